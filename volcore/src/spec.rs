@@ -1,0 +1,308 @@
+//! What a volume is made of, frozen at its creation: policy and options merged.
+
+use crate::duration::Frequency;
+use crate::format::FormatCommand;
+use crate::kind::Kind;
+use crate::limit::RateLimits;
+use crate::name::{FilesystemName, PoolName};
+use crate::options::{Access, MountOption, OnRemove, OptionSet, Sharing, SnapshotOptions, Tiers};
+use crate::policy::{RemovalError, ScheduleError, TenantPolicy};
+use crate::size::Size;
+
+/// Everything that decides how a volume is made, mounted, limited and removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeSpec {
+    /// Where the image is.
+    pub pool: PoolName,
+    /// How large it is.
+    pub size: Size,
+    /// The file system on it.
+    pub filesystem: FilesystemName,
+    /// The command that made the file system.
+    pub format: FormatCommand,
+    /// What `docker volume rm` does.
+    pub on_remove: OnRemove,
+    /// The schedule, when it is snapshotted.
+    pub schedule: Option<Schedule>,
+    /// The limits.
+    pub rate_limits: RateLimits,
+    /// How hosts reach it.
+    pub access: Access,
+    /// Options for mount.
+    pub mount_options: Vec<MountOption>,
+    /// Who may use it at the same time.
+    pub sharing: Sharing,
+}
+
+/// When snapshots are taken and which are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    /// How often.
+    pub frequency: Frequency,
+    /// Which are kept.
+    pub retention: Retention,
+    /// Whether the file system is frozen around each.
+    pub freeze: bool,
+}
+
+/// Which scheduled snapshots are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retention {
+    /// The newest so many, at least one.
+    Keep(u32),
+    /// By age.
+    Tiers(Tiers),
+}
+
+/// Options that make no volume.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    /// Neither the policy nor the options say how large.
+    #[error("no size: give --opt size=10GB, or set default-options.size in the tenant's policy")]
+    NoSize,
+    /// The file system is not in the policy.
+    #[error("file system {filesystem} is not in the tenant's policy (it has {known})")]
+    UnknownFilesystem {
+        /// The one that was asked for.
+        filesystem: FilesystemName,
+        /// Those that there are.
+        known: String,
+    },
+    /// The policy has no file system at all.
+    #[error("the tenant's policy has no file system: upload it again with filesystems")]
+    NoFilesystem,
+    /// The schedule does not hold together.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+    /// `ephemeral` and `on-remove` say different things.
+    #[error(transparent)]
+    Removal(#[from] RemovalError),
+}
+
+impl SpecError {
+    /// Always the caller's to change.
+    pub fn kind(&self) -> Kind {
+        Kind::Invalid
+    }
+}
+
+impl OptionSet {
+    /// What the two spellings of removal say together.
+    pub(crate) fn removal(&self) -> Result<OnRemove, RemovalError> {
+        match (self.ephemeral, self.on_remove) {
+            (None, None) => Ok(OnRemove::default()),
+            (None, Some(on_remove)) => Ok(on_remove),
+            (Some(true), None) => Ok(OnRemove::Delete),
+            (Some(false), None) => Ok(OnRemove::Keep),
+            (Some(ephemeral), Some(on_remove)) => {
+                if ephemeral == (on_remove == OnRemove::Delete) {
+                    Ok(on_remove)
+                } else {
+                    Err(RemovalError { ephemeral, on_remove })
+                }
+            }
+        }
+    }
+
+    /// What the snapshot options say together; `None` where snapshots are off.
+    pub(crate) fn schedule(&self) -> Result<Option<Schedule>, ScheduleError> {
+        let SnapshotOptions { frequency, keep, retention, freeze } = &self.snapshot;
+        let retention = match (keep, retention) {
+            (Some(0), _) => return Err(ScheduleError::KeepNothing),
+            (Some(_), Some(_)) => return Err(ScheduleError::KeepAndRetention),
+            (Some(keep), None) => Some(Retention::Keep(*keep)),
+            (None, Some(tiers)) => Some(Retention::Tiers(*tiers)),
+            (None, None) => None,
+        };
+        if self.snapshots != Some(true) {
+            return Ok(None);
+        }
+        Ok(Some(Schedule {
+            frequency: frequency.ok_or(ScheduleError::NoFrequency)?,
+            retention: retention.ok_or(ScheduleError::NoRetention)?,
+            freeze: freeze.unwrap_or(false),
+        }))
+    }
+}
+
+impl VolumeSpec {
+    /// Merges a policy with the options of one volume and freezes the result.
+    pub fn freeze(
+        policy: &TenantPolicy,
+        options: OptionSet,
+        default_pool: &PoolName,
+    ) -> Result<VolumeSpec, SpecError> {
+        let mut merged = policy.default_options.clone().overlaid(options);
+        merged.pool.get_or_insert_with(|| default_pool.clone());
+        let filesystem = merged
+            .filesystem
+            .clone()
+            .or_else(|| default_filesystem(policy))
+            .ok_or(SpecError::NoFilesystem)?;
+        let format =
+            policy.filesystems.get(&filesystem).ok_or_else(|| SpecError::UnknownFilesystem {
+                filesystem: filesystem.clone(),
+                known: policy.known_filesystems(),
+            })?;
+        VolumeSpec::thaw(merged, default_pool.clone(), filesystem, format.clone())
+    }
+
+    /// Puts a spec together from complete options, as they are stored.
+    pub fn thaw(
+        options: OptionSet,
+        default_pool: PoolName,
+        filesystem: FilesystemName,
+        format: FormatCommand,
+    ) -> Result<VolumeSpec, SpecError> {
+        Ok(VolumeSpec {
+            on_remove: options.removal()?,
+            schedule: options.schedule()?,
+            pool: options.pool.unwrap_or(default_pool),
+            size: options.size.ok_or(SpecError::NoSize)?,
+            filesystem,
+            format,
+            rate_limits: RateLimits::from(&options.rate_limit),
+            access: options.access.unwrap_or_default(),
+            mount_options: options.mount_options.unwrap_or_default(),
+            sharing: options.sharing.unwrap_or_default(),
+        })
+    }
+
+    /// The spec as complete options: every member is set, but for limits and a schedule that are off.
+    pub fn to_options(&self) -> OptionSet {
+        let VolumeSpec {
+            pool,
+            size,
+            filesystem,
+            format: _,
+            on_remove,
+            schedule,
+            rate_limits,
+            access,
+            mount_options,
+            sharing,
+        } = self;
+        let snapshot = match schedule {
+            None => SnapshotOptions::default(),
+            Some(Schedule { frequency, retention, freeze }) => SnapshotOptions {
+                frequency: Some(*frequency),
+                keep: match retention {
+                    Retention::Keep(keep) => Some(*keep),
+                    Retention::Tiers(_) => None,
+                },
+                retention: match retention {
+                    Retention::Keep(_) => None,
+                    Retention::Tiers(tiers) => Some(*tiers),
+                },
+                freeze: Some(*freeze),
+            },
+        };
+        OptionSet {
+            pool: Some(pool.clone()),
+            size: Some(*size),
+            filesystem: Some(filesystem.clone()),
+            ephemeral: Some(*on_remove == OnRemove::Delete),
+            on_remove: Some(*on_remove),
+            snapshots: Some(schedule.is_some()),
+            snapshot,
+            rate_limit: rate_limits.into(),
+            access: Some(*access),
+            mount_options: Some(mount_options.clone()),
+            sharing: Some(*sharing),
+        }
+    }
+
+    /// Where the given options differ from this spec, in the order of their keys. Empty options differ nowhere.
+    pub fn differences(&self, asked: &OptionSet) -> Vec<Difference> {
+        let here = self.to_options().to_driver_options();
+        let off = |key: &str| if key.starts_with("rate-limit") { "0" } else { "unset" };
+        asked
+            .to_driver_options()
+            .into_iter()
+            .filter_map(|(key, asked)| {
+                let existing = here.get(key).cloned().unwrap_or_else(|| off(key).to_owned());
+                (existing != asked).then_some(Difference { key, existing, asked })
+            })
+            .collect()
+    }
+}
+
+/// ext4 unless the policy has none, then its first by name.
+fn default_filesystem(policy: &TenantPolicy) -> Option<FilesystemName> {
+    let ext4 = policy.filesystems.keys().find(|name| name.as_str() == "ext4");
+    ext4.or_else(|| policy.filesystems.keys().next()).cloned()
+}
+
+/// One option in which an existing volume differs from what was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key} is {existing}, asked for {asked}")]
+pub struct Difference {
+    /// Which option.
+    pub key: &'static str,
+    /// What the volume has.
+    pub existing: String,
+    /// What was asked for.
+    pub asked: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(text: &str) -> TenantPolicy {
+        serde_json::from_str(text).unwrap()
+    }
+
+    fn options(pairs: &[(&str, &str)]) -> OptionSet {
+        let map =
+            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        OptionSet::from_driver_options(&map).unwrap()
+    }
+
+    fn freeze(policy: &TenantPolicy, pairs: &[(&str, &str)]) -> Result<VolumeSpec, SpecError> {
+        VolumeSpec::freeze(policy, options(pairs), &"rbd".parse().unwrap())
+    }
+
+    #[test]
+    fn options_lie_over_the_policy() {
+        let policy = policy(
+            r#"{"default-options": {"size": "10MB", "snapshots": true, "snapshot": {"frequency": "1h", "keep": 2}}}"#,
+        );
+        let spec = freeze(&policy, &[("size", "1GB"), ("snapshots.keep", "5")]).unwrap();
+        assert_eq!(spec.size.to_string(), "1 GiB");
+        assert_eq!(spec.pool.as_str(), "rbd");
+        assert_eq!(spec.filesystem.as_str(), "ext4");
+        assert_eq!(spec.schedule.unwrap().retention, Retention::Keep(5));
+        let thawed = VolumeSpec::thaw(
+            spec.to_options(),
+            "other".parse().unwrap(),
+            spec.filesystem.clone(),
+            spec.format.clone(),
+        );
+        assert_eq!(thawed.unwrap(), spec);
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let policy = policy(r#"{"default-options": {}}"#);
+        assert_eq!(freeze(&policy, &[]).unwrap_err(), SpecError::NoSize);
+        let error = freeze(&policy, &[("size", "1GB"), ("filesystem", "xfs")]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "file system xfs is not in the tenant's policy (it has ext4)"
+        );
+    }
+
+    #[test]
+    fn differences_name_the_option() {
+        let policy = policy(r#"{"default-options": {"size": "10MB"}}"#);
+        let spec = freeze(&policy, &[]).unwrap();
+        assert!(spec.differences(&options(&[])).is_empty());
+        assert!(
+            spec.differences(&options(&[("size", "10M"), ("rate-limit.read.iops", "0")]))
+                .is_empty()
+        );
+        let differences = spec.differences(&options(&[("size", "20MB")]));
+        assert_eq!(differences[0].to_string(), "size is 10 MiB, asked for 20 MiB");
+    }
+}

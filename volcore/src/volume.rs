@@ -1,0 +1,278 @@
+//! A volume's life: `creating → ready → removing`, and what may be done in each state.
+//!
+//! Intent comes first: `creating` is stored before an image is made, `removing` before
+//! one is touched, so that whoever finds the record after a crash knows what to finish.
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::claim::Claim;
+use crate::kind::Kind;
+use crate::name::{PoolName, VolumeId};
+use crate::options::{OnRemove, OptionSet};
+use crate::spec::{Difference, VolumeSpec};
+
+/// A volume as the suite knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// Its name.
+    pub id: VolumeId,
+    /// Tells this volume from an earlier one with the same name.
+    pub uid: Uuid,
+    /// What it is made of, frozen at creation.
+    pub spec: VolumeSpec,
+    /// Which upload of the tenant's policy it was made from.
+    pub policy_revision: u64,
+    /// When it was asked for.
+    pub created_at: Timestamp,
+    /// Where it is in its life.
+    pub state: VolumeState,
+    /// Why the last step on it failed, if it did.
+    pub last_error: Option<String>,
+}
+
+/// Where a volume is in its life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VolumeState {
+    /// The image is being made. Nothing may use it; a create waits for it; a remove undoes it.
+    Creating {
+        /// When the work was (last) taken up. Whoever finds it old enough takes it up again.
+        since: Timestamp,
+    },
+    /// The image is complete under its final name. It may be claimed, read and removed.
+    Ready {
+        /// The image's own id in its pool, which a later image of the same name does not share.
+        image_id: String,
+    },
+    /// The image is being removed. Nothing may claim it; a remove waits for it; a create is told to wait.
+    Removing {
+        /// When the removal was asked for.
+        since: Timestamp,
+        /// The image's own id; `None` where the volume never became ready.
+        image_id: Option<String>,
+        /// What becomes of the data.
+        disposal: Disposal,
+    },
+}
+
+impl VolumeState {
+    /// The state's name on the wire.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            VolumeState::Creating { .. } => "creating",
+            VolumeState::Ready { .. } => "ready",
+            VolumeState::Removing { .. } => "removing",
+        }
+    }
+}
+
+/// What a removal does with the data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disposal {
+    /// Frees the space.
+    Delete,
+    /// Keeps the image in the trash.
+    Trash,
+}
+
+impl Volume {
+    /// The pool and name of the image.
+    pub fn image(&self) -> ImageName {
+        ImageName { pool: self.spec.pool.clone(), name: self.id.image_name() }
+    }
+}
+
+/// An image: a pool and a name in it, shown as `pool/name`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ImageName {
+    /// The pool.
+    pub pool: PoolName,
+    /// The name in it.
+    pub name: String,
+}
+
+impl std::fmt::Display for ImageName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.pool, self.name)
+    }
+}
+
+/// What a create has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CreateDecision {
+    /// There is none: store the intent and make it.
+    New,
+    /// It is there and fits.
+    Unchanged,
+    /// It fits, and somebody is making it: wait for them.
+    Await,
+}
+
+/// Why a volume is not created.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CreateRefusal {
+    /// It exists with other options.
+    #[error("volume {volume} exists with other options: {}", show(.differences))]
+    Differs {
+        /// Which.
+        volume: VolumeId,
+        /// In what.
+        differences: Vec<Difference>,
+    },
+    /// The former one of that name is still being removed.
+    #[error("volume {volume} is being removed; try again when that is done")]
+    Removing {
+        /// Which.
+        volume: VolumeId,
+    },
+}
+
+fn show(differences: &[Difference]) -> String {
+    differences.iter().map(Difference::to_string).collect::<Vec<_>>().join("; ")
+}
+
+impl CreateRefusal {
+    /// The kind of this refusal.
+    pub fn kind(&self) -> Kind {
+        match self {
+            CreateRefusal::Differs { .. } => Kind::Conflict,
+            CreateRefusal::Removing { .. } => Kind::Busy,
+        }
+    }
+}
+
+/// Creating an existing volume again, with no options or the same ones, is success.
+pub fn volume_create(
+    existing: Option<&Volume>,
+    asked: &OptionSet,
+) -> Result<CreateDecision, CreateRefusal> {
+    let Some(volume) = existing else { return Ok(CreateDecision::New) };
+    let decision = match volume.state {
+        VolumeState::Removing { .. } => {
+            return Err(CreateRefusal::Removing { volume: volume.id.clone() });
+        }
+        VolumeState::Ready { .. } => CreateDecision::Unchanged,
+        VolumeState::Creating { .. } => CreateDecision::Await,
+    };
+    let differences = volume.spec.differences(asked);
+    if differences.is_empty() {
+        Ok(decision)
+    } else {
+        Err(CreateRefusal::Differs { volume: volume.id.clone(), differences })
+    }
+}
+
+/// What a remove has to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RemoveDecision {
+    /// Store this state, then dispose of the image.
+    Begin(VolumeState),
+    /// The intent is stored already: go on with it.
+    Continue,
+}
+
+/// Why a volume is not removed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RemoveRefusal {
+    /// A host holds it.
+    #[error(
+        "volume {volume} is in use: {}; it can be removed when the containers that use it there have stopped. If \
+         that host is gone for good, `volcli mount force-remove {volume}` clears its claim",
+        claim.holders_shown(),
+        volume = claim.volume
+    )]
+    InUse {
+        /// The claim that stands, with its holders.
+        claim: Claim,
+    },
+}
+
+impl RemoveRefusal {
+    /// The kind of this refusal.
+    pub fn kind(&self) -> Kind {
+        match self {
+            RemoveRefusal::InUse { .. } => Kind::InUse,
+        }
+    }
+}
+
+/// A claimed volume is never removed; one that is being removed already goes on.
+pub fn volume_remove(
+    volume: &Volume,
+    claim: Option<&Claim>,
+    disposal: Disposal,
+    now: Timestamp,
+) -> Result<RemoveDecision, RemoveRefusal> {
+    if let Some(claim) = claim {
+        return Err(RemoveRefusal::InUse { claim: claim.clone() });
+    }
+    let image_id = match &volume.state {
+        VolumeState::Removing { .. } => return Ok(RemoveDecision::Continue),
+        VolumeState::Creating { .. } => None,
+        VolumeState::Ready { image_id } => Some(image_id.clone()),
+    };
+    Ok(RemoveDecision::Begin(VolumeState::Removing { since: now, image_id, disposal }))
+}
+
+/// What `docker volume rm` means for a volume (DESIGN §4, `on-remove`).
+pub fn docker_remove(on_remove: OnRemove) -> Option<Disposal> {
+    match on_remove {
+        OnRemove::Keep => None,
+        OnRemove::Delete => Some(Disposal::Delete),
+        OnRemove::Trash => Some(Disposal::Trash),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::policy::TenantPolicy;
+
+    pub(crate) fn volume(state: VolumeState) -> Volume {
+        let policy: TenantPolicy =
+            serde_json::from_str(r#"{"default-options": {"size": "10MB"}}"#).unwrap();
+        let pool = "rbd".parse().unwrap();
+        Volume {
+            id: "t/v".parse().unwrap(),
+            uid: Uuid::nil(),
+            spec: VolumeSpec::freeze(&policy, OptionSet::default(), &pool).unwrap(),
+            policy_revision: 1,
+            created_at: Timestamp::UNIX_EPOCH,
+            state,
+            last_error: None,
+        }
+    }
+
+    pub(crate) fn ready() -> Volume {
+        volume(VolumeState::Ready { image_id: "1".into() })
+    }
+
+    fn size(text: &str) -> OptionSet {
+        OptionSet { size: Some(text.parse().unwrap()), ..OptionSet::default() }
+    }
+
+    #[test]
+    fn creating_again_is_success_unless_it_differs() {
+        let none = OptionSet::default();
+        assert_eq!(volume_create(None, &none), Ok(CreateDecision::New));
+        assert_eq!(volume_create(Some(&ready()), &none), Ok(CreateDecision::Unchanged));
+        assert_eq!(volume_create(Some(&ready()), &size("10MB")), Ok(CreateDecision::Unchanged));
+        let error = volume_create(Some(&ready()), &size("1GB")).unwrap_err();
+        assert_eq!(error.kind(), Kind::Conflict);
+        assert!(error.to_string().contains("size is 10 MiB, asked for 1 GiB"), "{error}");
+        let creating = volume(VolumeState::Creating { since: Timestamp::UNIX_EPOCH });
+        assert_eq!(volume_create(Some(&creating), &none), Ok(CreateDecision::Await));
+    }
+
+    #[test]
+    fn a_remove_stores_its_intent_once() {
+        let now = Timestamp::UNIX_EPOCH;
+        let begin = volume_remove(&ready(), None, Disposal::Delete, now).unwrap();
+        let RemoveDecision::Begin(state) = begin else { panic!("{begin:?}") };
+        let removing = volume(state);
+        let again = volume_remove(&removing, None, Disposal::Delete, now);
+        assert_eq!(again, Ok(RemoveDecision::Continue));
+        let create = volume_create(Some(&removing), &OptionSet::default()).unwrap_err();
+        assert_eq!(create.kind(), Kind::Busy);
+    }
+}
