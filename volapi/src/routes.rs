@@ -1,0 +1,131 @@
+//! Every route, once: as a template for the server, as a builder for the client, and as
+//! a table for OpenAPI and for the tests that hold the three together.
+
+use volcore::name::{HostName, TenantName, VolumeId};
+
+/// `GET`
+pub const TENANTS: &str = "/v1/tenants";
+/// `GET PUT DELETE`
+pub const TENANT: &str = "/v1/tenants/{tenant}";
+/// `GET`
+pub const TENANT_REVISIONS: &str = "/v1/tenants/{tenant}/revisions";
+/// `GET`
+pub const TENANT_REVISION: &str = "/v1/tenants/{tenant}/revisions/{revision}";
+/// `GET POST`
+pub const VOLUMES: &str = "/v1/volumes";
+/// `GET DELETE`
+pub const VOLUME: &str = "/v1/volumes/{tenant}/{volume}";
+/// `GET`
+pub const MOUNTS: &str = "/v1/mounts";
+/// `GET PUT DELETE`
+pub const MOUNT: &str = "/v1/mounts/{tenant}/{volume}";
+/// `GET`
+pub const HOSTS: &str = "/v1/hosts";
+/// `GET DELETE`
+pub const HOST: &str = "/v1/hosts/{host}";
+/// `PUT`
+pub const HOST_SESSION: &str = "/v1/hosts/{host}/session";
+/// `GET PUT`
+pub const GLOBAL: &str = "/v1/global";
+/// `GET`
+pub const STATUS: &str = "/v1/status";
+/// `GET`
+pub const OPENAPI: &str = "/v1/openapi.json";
+/// `GET`
+pub const HEALTHZ: &str = "/healthz";
+/// `GET`
+pub const READYZ: &str = "/readyz";
+/// `GET`
+pub const METRICS: &str = "/metrics";
+
+/// One method of one route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// `GET`, `PUT`, `POST` or `DELETE`.
+    pub method: &'static str,
+    /// The template.
+    pub path: &'static str,
+    /// The name of the operation on all floors, resource first.
+    pub operation: &'static str,
+    /// What it does, in a sentence.
+    pub summary: &'static str,
+}
+
+const fn route(
+    method: &'static str,
+    path: &'static str,
+    operation: &'static str,
+    summary: &'static str,
+) -> Route {
+    Route { method, path, operation, summary }
+}
+
+/// Every method of every route.
+pub const ROUTES: [Route; 26] = [
+    route("GET", TENANTS, "tenant_list", "Lists the tenants."),
+    route("GET", TENANT, "tenant_get", "Shows a tenant with its newest policy."),
+    route("PUT", TENANT, "tenant_upload", "Uploads a policy as the tenant's next revision."),
+    route("DELETE", TENANT, "tenant_delete", "Removes a tenant; its volumes and revisions stay."),
+    route("GET", TENANT_REVISIONS, "tenant_revision_list", "Lists the uploads of a tenant."),
+    route("GET", TENANT_REVISION, "tenant_revision_get", "Shows one upload of a tenant."),
+    route("GET", VOLUMES, "volume_list", "Lists volumes."),
+    route("POST", VOLUMES, "volume_create", "Creates a volume, or finds that it is there."),
+    route("GET", VOLUME, "volume_get", "Shows a volume and who holds it."),
+    route("DELETE", VOLUME, "volume_remove", "Removes a volume and its data."),
+    route("GET", MOUNTS, "mount_list", "Lists the claims."),
+    route("GET", MOUNT, "mount_get", "Shows who holds a volume."),
+    route("PUT", MOUNT, "mount_claim", "Claims a volume for a host, or renews the claim."),
+    route("DELETE", MOUNT, "mount_release", "Releases a host's claim, or clears it by force."),
+    route("GET", HOSTS, "host_list", "Lists the hosts with a live session."),
+    route("GET", HOST, "host_get", "Shows a host."),
+    route("DELETE", HOST, "host_forget", "Ends a host's session; its claims stay."),
+    route("PUT", HOST_SESSION, "host_session", "Opens or renews a host's session."),
+    route("GET", GLOBAL, "global_get", "Shows the settings of the suite."),
+    route("PUT", GLOBAL, "global_upload", "Replaces the settings of the suite."),
+    route(
+        "GET",
+        STATUS,
+        "status_get",
+        "Shows the state of this volmaster and what stands behind it.",
+    ),
+    route("GET", OPENAPI, "openapi_get", "This document."),
+    route("GET", HEALTHZ, "healthz", "Whether the process serves."),
+    route("GET", READYZ, "readyz", "Whether the store and the images answer."),
+    route("GET", METRICS, "metrics", "Counters in the OpenMetrics text format."),
+    route("GET", "/v1", "root", "Names the version and where the OpenAPI document is."),
+];
+
+/// The path of a tenant.
+pub fn tenant(tenant: &TenantName) -> String {
+    format!("{TENANTS}/{tenant}")
+}
+
+/// The path of a tenant's uploads.
+pub fn tenant_revisions(tenant: &TenantName) -> String {
+    format!("{TENANTS}/{tenant}/revisions")
+}
+
+/// The path of one upload.
+pub fn tenant_revision(tenant: &TenantName, revision: u64) -> String {
+    format!("{TENANTS}/{tenant}/revisions/{revision}")
+}
+
+/// The path of a volume. Names need no escaping: they have no reserved character.
+pub fn volume(id: &VolumeId) -> String {
+    format!("{VOLUMES}/{id}")
+}
+
+/// The path of a claim.
+pub fn mount(id: &VolumeId) -> String {
+    format!("{MOUNTS}/{id}")
+}
+
+/// The path of a host.
+pub fn host(host: &HostName) -> String {
+    format!("{HOSTS}/{host}")
+}
+
+/// The path of a host's session.
+pub fn host_session(host: &HostName) -> String {
+    format!("{HOSTS}/{host}/session")
+}

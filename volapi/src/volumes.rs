@@ -1,0 +1,204 @@
+//! Volumes on the wire.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+use volcore::name::{TenantName, VolumeId, VolumeName};
+use volcore::options::OptionSet;
+use volcore::volume::VolumeState;
+
+use crate::mounts::Mount;
+
+/// The body of a create.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateVolume {
+    /// Whose it will be.
+    #[schema(value_type = String, example = "tenant1")]
+    pub tenant: TenantName,
+    /// Its name.
+    #[schema(value_type = String, example = "db")]
+    pub name: VolumeName,
+    /// Driver options, as text.
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
+}
+
+/// Where a volume is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// The image is being made.
+    Creating,
+    /// It may be used.
+    Ready,
+    /// The image is being removed.
+    Removing,
+}
+
+impl State {
+    /// The state as it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Creating => "creating",
+            State::Ready => "ready",
+            State::Removing => "removing",
+        }
+    }
+}
+
+impl From<&VolumeState> for State {
+    fn from(state: &VolumeState) -> State {
+        match state {
+            VolumeState::Creating { .. } => State::Creating,
+            VolumeState::Ready { .. } => State::Ready,
+            VolumeState::Removing { .. } => State::Removing,
+        }
+    }
+}
+
+/// The image behind a volume, and where hosts find it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "driver", rename_all = "kebab-case")]
+pub enum Image {
+    /// In a Ceph pool.
+    Rbd {
+        /// The pool.
+        pool: String,
+        /// Its name in the pool.
+        image: String,
+    },
+    /// In a file.
+    File {
+        /// The file.
+        #[schema(value_type = String)]
+        path: PathBuf,
+    },
+}
+
+/// A volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Volume {
+    /// Whose it is.
+    #[schema(value_type = String, example = "tenant1")]
+    pub tenant: TenantName,
+    /// Its name.
+    #[schema(value_type = String, example = "db")]
+    pub name: VolumeName,
+    /// Tells it from an earlier one of the same name.
+    #[schema(value_type = String)]
+    pub uid: Uuid,
+    /// Where it is in its life.
+    pub state: State,
+    /// When it was made.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+    /// Which upload of the tenant's policy it was made from.
+    pub policy_revision: u64,
+    /// The image.
+    pub image: Image,
+    /// All options, as merged at creation; the members are those of a policy's `default-options`.
+    #[schema(value_type = Object)]
+    pub options: OptionSet,
+    /// The command that made the file system.
+    pub format: String,
+    /// Who holds it, if anybody does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mount: Option<Mount>,
+    /// Why the last step on it failed, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}
+
+impl Volume {
+    /// A volume, with the image's place and the claim that stands.
+    pub fn new(volume: volcore::volume::Volume, image: Image, mount: Option<Mount>) -> Self {
+        let volcore::volume::Volume {
+            id,
+            uid,
+            spec,
+            policy_revision,
+            created_at,
+            state,
+            last_error,
+        } = volume;
+        Volume {
+            tenant: id.tenant,
+            name: id.volume,
+            uid,
+            state: State::from(&state),
+            created_at,
+            policy_revision,
+            image,
+            options: spec.to_options(),
+            format: spec.format.as_str().to_owned(),
+            mount,
+            last_error,
+        }
+    }
+
+    /// `tenant/volume`.
+    pub fn id(&self) -> VolumeId {
+        VolumeId::new(self.tenant.clone(), self.name.clone())
+    }
+}
+
+/// A volume in a brief list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VolumeBrief {
+    /// `tenant/volume`.
+    #[schema(value_type = String, example = "tenant1/db")]
+    pub volume: VolumeId,
+    /// Where it is in its life.
+    pub state: State,
+    /// When it was made.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+}
+
+impl From<&volcore::volume::Volume> for VolumeBrief {
+    fn from(volume: &volcore::volume::Volume) -> Self {
+        VolumeBrief {
+            volume: volume.id.clone(),
+            state: State::from(&volume.state),
+            created_at: volume.created_at,
+        }
+    }
+}
+
+/// The query of a removal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RemoveQuery {
+    /// Forget the volume and leave its image where it is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub metadata_only: bool,
+    /// What becomes of the data; as the volume's `on-remove` says, or `delete` where that is `keep`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disposal: Option<DisposalQuery>,
+}
+
+/// What becomes of the data of a removed volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DisposalQuery {
+    /// Its space is freed.
+    Delete,
+    /// The image is moved to the trash.
+    Trash,
+}
+
+/// The answer to a removal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Removed {
+    /// Which volume.
+    #[schema(value_type = String, example = "tenant1/db")]
+    pub volume: VolumeId,
+    /// What is left behind, if anything: the image (`metadata-only`), or its place in the trash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_behind: Option<String>,
+}
