@@ -1,0 +1,160 @@
+//! A real Ceph (`scripts/ceph`).
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use crate::command::{Cmd, Outcome};
+use crate::poll;
+
+/// The pool that the script makes.
+pub const POOL: &str = "rbd";
+
+/// A Ceph with its data in a folder: one monitor, one manager, one OSD.
+#[derive(Debug)]
+pub struct Ceph {
+    dir: PathBuf,
+    conf: PathBuf,
+    pools: Mutex<Vec<String>>,
+}
+
+impl Ceph {
+    /// Starts one. It has the pool [`POOL`], and a user `volplugin` that may write there.
+    #[track_caller]
+    pub fn up(dir: &Path) -> Ceph {
+        let outcome = Cmd::script("ceph").arg("up").arg(dir).run();
+        let conf = outcome.ok().strip_prefix("CEPH_CONF=").expect("the script says the file");
+        let pools = Mutex::new(vec![POOL.to_owned()]);
+        Ceph { dir: dir.to_owned(), conf: conf.into(), pools }
+    }
+
+    /// The configuration for clients.
+    pub fn conf(&self) -> &Path {
+        &self.conf
+    }
+
+    /// Runs `ceph`, with the arguments in one text.
+    #[track_caller]
+    pub fn ceph(&self, line: &str) -> Outcome {
+        Cmd::new("ceph").arg("-c").arg(&self.conf).words(line).run()
+    }
+
+    /// Runs `rbd`, with the arguments in one text.
+    #[track_caller]
+    pub fn rbd(&self, line: &str) -> Outcome {
+        Cmd::new("rbd").arg("-c").arg(&self.conf).words(line).run()
+    }
+
+    /// Makes one more pool, and lets hosts write there.
+    #[track_caller]
+    pub fn pool(&self, name: &str) {
+        let mut pools = self.pools.lock().expect("nobody panicked with it");
+        self.ceph(&format!("osd pool create {name} 8 8")).ok();
+        self.ceph(&format!("osd pool application enable {name} rbd")).ok();
+        self.rbd(&format!("pool init {name}")).ok();
+        pools.push(name.to_owned());
+        let profiles: Vec<_> =
+            pools.iter().map(|pool| format!("profile rbd pool={pool}")).collect();
+        let caps = ["auth", "caps", "client.volplugin", "mon", "allow r", "osd"];
+        let cmd = Cmd::new("ceph").arg("-c").arg(&self.conf).args(caps);
+        cmd.arg(profiles.join(", ")).run().ok();
+    }
+
+    /// The pools that were made here.
+    pub fn pools(&self) -> Vec<String> {
+        self.pools.lock().expect("nobody panicked with it").clone()
+    }
+
+    /// The images of a pool.
+    #[track_caller]
+    pub fn images(&self, pool: &str) -> Vec<String> {
+        self.rbd(&format!("ls {pool}")).lines().iter().map(|&line| line.to_owned()).collect()
+    }
+
+    /// What is in the trash of a pool, a line for each image.
+    #[track_caller]
+    pub fn trash(&self, pool: &str) -> Vec<String> {
+        let outcome = self.rbd(&format!("trash ls --all {pool}"));
+        outcome.lines().iter().map(|&line| line.to_owned()).collect()
+    }
+
+    /// What an operator does by hand about the lock of a client that is gone: blocklists the client,
+    /// then breaks its lock.
+    #[track_caller]
+    pub fn fence(&self, image: &str) {
+        let locks = self.rbd(&format!("lock ls --format json {image}")).json();
+        for lock in locks.as_array().expect("a list of locks") {
+            let text = |member: &str| lock[member].as_str().expect("a text").to_owned();
+            self.ceph(&format!("osd blocklist add {} 3600", text("address"))).ok();
+            let cmd = Cmd::new("rbd").arg("-c").arg(&self.conf).args(["lock", "rm", image]);
+            cmd.arg(text("id")).arg(text("locker")).run().ok();
+        }
+    }
+
+    /// Freezes the monitor and the OSD: connections stand, and nobody answers until the end of
+    /// what is given.
+    #[track_caller]
+    pub fn freeze(&self) -> Frozen<'_> {
+        let frozen = Frozen(self);
+        for daemon in ["osd", "mon"] {
+            self.script("stop", daemon);
+        }
+        frozen
+    }
+
+    /// SIGKILL to all of it: connections are refused.
+    #[track_caller]
+    pub fn kill(&self) {
+        self.script("kill", "all");
+    }
+
+    /// Starts what does not run, and waits until it serves.
+    #[track_caller]
+    pub fn start(&self) {
+        Cmd::script("ceph").arg("start").arg(&self.dir).run().ok();
+    }
+
+    #[track_caller]
+    fn script(&self, verb: &str, daemon: &str) {
+        Cmd::script("ceph").arg(verb).arg(&self.dir).arg(daemon).run().ok();
+    }
+
+    /// Says how many bytes a pool may have (0: no limit), and waits until Ceph has found out
+    /// whether it is full.
+    #[track_caller]
+    pub fn quota(&self, pool: &str, bytes: u64, full: bool) {
+        self.ceph(&format!("osd pool set-quota {pool} max_bytes {bytes}")).ok();
+        poll::until("the quota to take effect", Duration::from_secs(60), || {
+            let pools = self.ceph("osd pool ls detail").ok().to_owned();
+            let line = pools.lines().find(|line| line.contains(&format!("'{pool}'")));
+            let line = line.unwrap_or_default().to_owned();
+            if line.contains("full_quota") == full { Ok(()) } else { Err(line) }
+        });
+    }
+}
+
+/// A Ceph that is frozen; when this is dropped it goes on.
+#[derive(Debug)]
+pub struct Frozen<'c>(&'c Ceph);
+
+impl Frozen<'_> {
+    /// Lets Ceph go on, and waits until it serves.
+    #[track_caller]
+    pub fn thaw(self) {
+        let ceph = self.0;
+        // A lone OSD that stood still for longer than its read lease (16 s) lets some requests wait
+        // for ever, so it is started afresh. (Being marked down would do, and takes half a minute.)
+        ceph.script("kill", "osd");
+        drop(self);
+        ceph.start();
+    }
+}
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        for daemon in ["mon", "osd"] {
+            // One that does not run is no error.
+            let _ = Cmd::script("ceph").arg("cont").arg(&self.0.dir).arg(daemon).run();
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! A simulated Docker host: its own mounts (`scripts/host`), its own Docker (`scripts/dockerd`),
+//! its own volplugin.
+
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::bed::Testbed;
+use crate::command::{Cmd, Outcome};
+use crate::daemon::Daemon;
+use crate::http::{self, Answer};
+use crate::poll;
+
+/// An image that every Docker here has: a static busybox.
+pub const IMAGE: &str = "volplugin/busybox";
+/// The options of every `docker run` and `docker create` here: no network, and no ten seconds
+/// of waiting for a shell that does not listen to SIGTERM.
+const RUN: &str = "--network none --stop-signal KILL";
+
+/// A host. It is powered off when this is dropped.
+#[derive(Debug)]
+pub struct Host {
+    label: String,
+    name: String,
+    dir: PathBuf,
+    /// Of the process that keeps the host's mounts; 0 while the host is off.
+    pid: AtomicU32,
+    flags: Vec<String>,
+    plugin: Mutex<Option<Daemon>>,
+}
+
+impl Host {
+    /// Powers a host on, with volplugin (with these flags beside its own) and Docker.
+    #[track_caller]
+    pub fn up(folder: &Path, label: &str, flags: &[String]) -> Host {
+        let dir = folder.join(label);
+        let suite = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = format!("{}-{suite}-{label}", Testbed::here().id());
+        let host = Host {
+            label: label.to_owned(),
+            name,
+            dir,
+            pid: AtomicU32::new(0),
+            flags: flags.to_vec(),
+            plugin: Mutex::new(None),
+        };
+        host.power_on();
+        host.dockerd("up");
+        host
+    }
+
+    /// Powers the host on if it is off, with volplugin; Docker has to be started.
+    #[track_caller]
+    pub fn power_on(&self) {
+        let outcome = Cmd::script("host").args(["up", &self.name]).arg(&self.dir).run();
+        let line = outcome.lines().into_iter().find_map(|line| line.strip_prefix("HOST_PID="));
+        let pid = line.and_then(|pid| pid.parse().ok()).expect("the script says the process id");
+        self.pid.store(pid, Ordering::Relaxed);
+        self.plugin_start();
+    }
+
+    /// Pulls the plug: SIGKILL to everything on the host at once; its mounts and devices are gone.
+    #[track_caller]
+    pub fn power_off(&self) {
+        Cmd::script("host").args(["down", &self.name]).arg(&self.dir).run().ok();
+        self.pid.store(0, Ordering::Relaxed);
+        self.plugin_kill();
+    }
+
+    /// Whether it is on.
+    pub fn is_on(&self) -> bool {
+        self.pid.load(Ordering::Relaxed) != 0
+    }
+
+    /// Its name in claims and messages.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Its folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// A path as it is seen from outside.
+    pub fn path(&self, inside: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{inside}", self.pid.load(Ordering::Relaxed)))
+    }
+
+    /// The mounts of the host, as lines of `/proc/…/mountinfo`.
+    #[track_caller]
+    pub fn mounts(&self) -> Vec<String> {
+        let path = format!("/proc/{}/mountinfo", self.pid.load(Ordering::Relaxed));
+        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        text.lines().map(str::to_owned).collect()
+    }
+
+    fn within(&self) -> Cmd {
+        Cmd::script("host").args(["exec", &self.name]).arg(&self.dir).arg("--")
+    }
+
+    /// Runs a command inside.
+    #[track_caller]
+    pub fn exec(&self, line: &str) -> Outcome {
+        self.within().words(line).run()
+    }
+
+    // -- volplugin
+
+    fn plugin(&self) -> MutexGuard<'_, Option<Daemon>> {
+        self.plugin.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where volplugin keeps what it holds.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.join("volplugin")
+    }
+
+    /// Volplugin's log.
+    pub fn plugin_log(&self) -> PathBuf {
+        self.dir.join("plugin.log")
+    }
+
+    /// Docker's log.
+    pub fn docker_log(&self) -> PathBuf {
+        self.dir.join("docker/dockerd.log")
+    }
+
+    /// Starts volplugin if it does not run, and waits until it serves.
+    #[track_caller]
+    pub fn plugin_start(&self) {
+        let mut plugin = self.plugin();
+        if plugin.as_mut().is_some_and(|plugin| plugin.ended().is_none()) {
+            return;
+        }
+        let cmd = self.within().arg(crate::command::binary("volplugin"));
+        let cmd = cmd.args(["--host-label", &self.label]).arg("--data-dir").arg(self.data_dir());
+        // Every call of Docker's is in the log.
+        let cmd = cmd.env("VOLPLUGIN_LOG", "info,volplugin=debug");
+        let mut started = Daemon::spawn(&cmd.args(&self.flags), &self.dir, "plugin");
+        let what = format!("volplugin on {} to serve", self.label);
+        poll::until(&what, Duration::from_secs(20), || {
+            started.must_run();
+            self.plugin_connect().map(drop)
+        });
+        *plugin = Some(started);
+    }
+
+    /// Starts one more volplugin on the host, under another name and with everything of its own.
+    #[track_caller]
+    pub fn plugin_beside(&self, name: &str, flags: &str) -> Daemon {
+        let cmd = self.within().arg(crate::command::binary("volplugin")).args(&self.flags);
+        let cmd =
+            cmd.args(["--plugin-name", name, "--host-label", &format!("{}-{name}", self.label)]);
+        let cmd = cmd.arg("--data-dir").arg(self.dir.join(format!("volplugin-{name}")));
+        let cmd = cmd.arg("--mount-root").arg(format!("/mnt/{name}")).words(flags);
+        let mut started = Daemon::spawn(&cmd, &self.dir, name);
+        let socket = self.path(&format!("/run/docker/plugins/{name}.sock"));
+        poll::until(&format!("{name} to serve"), Duration::from_secs(20), || {
+            started.must_run();
+            UnixStream::connect(&socket).map(drop)
+        });
+        started
+    }
+
+    /// SIGKILL to volplugin.
+    pub fn plugin_kill(&self) {
+        self.plugin().take();
+    }
+
+    /// SIGTERM to volplugin; it has to end well, within 15 seconds.
+    #[track_caller]
+    pub fn plugin_stop(&self) {
+        if let Some(mut daemon) = self.plugin().take() {
+            let status = daemon.terminate(Duration::from_secs(15));
+            assert!(status.success(), "volplugin on {} ended with {status}", self.label);
+        }
+    }
+
+    /// The process id of volplugin.
+    #[track_caller]
+    pub fn plugin_pid(&self) -> u32 {
+        self.plugin().as_ref().expect("volplugin runs").pid()
+    }
+
+    /// The resident memory of volplugin in bytes.
+    #[track_caller]
+    pub fn plugin_resident(&self) -> u64 {
+        self.plugin().as_ref().expect("volplugin runs").resident()
+    }
+
+    /// A connection to volplugin's socket.
+    pub fn plugin_connect(&self) -> std::io::Result<UnixStream> {
+        UnixStream::connect(self.path("/run/docker/plugins/volplugin.sock"))
+    }
+
+    /// Calls volplugin as Docker does: `method` is for example `VolumeDriver.Mount`.
+    #[track_caller]
+    pub fn plugin_call(&self, method: &str, body: &Value) -> Answer {
+        let stream = self.plugin_connect().unwrap_or_else(|error| panic!("{method}: {error}"));
+        let head = format!(
+            "POST /{method} HTTP/1.1\r\nHost: \r\nAccept: application/vnd.docker.plugins.v1.2+json"
+        );
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        http::request(stream, &head, body.as_bytes())
+    }
+
+    // -- Docker
+
+    #[track_caller]
+    fn dockerd(&self, verb: &str) {
+        let script = crate::command::scripts().join("dockerd");
+        self.within().arg(script).arg(verb).arg(self.dir.join("docker")).run().ok();
+    }
+
+    /// SIGKILL to dockerd alone; its containers go on.
+    #[track_caller]
+    pub fn docker_kill(&self) {
+        self.dockerd("kill");
+    }
+
+    /// Stops dockerd as an operator would; that stops its containers.
+    #[track_caller]
+    pub fn docker_stop(&self) {
+        self.dockerd("down");
+    }
+
+    /// Starts dockerd if it does not run, and waits until it answers.
+    #[track_caller]
+    pub fn docker_start(&self) {
+        self.dockerd("start");
+    }
+
+    fn docker_cmd(&self) -> Cmd {
+        let host = format!("unix://{}/docker/docker.sock", self.dir.display());
+        let config = self.dir.join("docker/client");
+        Cmd::new("docker").env("DOCKER_HOST", host).env("DOCKER_CONFIG", config)
+    }
+
+    /// Runs `docker`, with the arguments in one text.
+    #[track_caller]
+    pub fn docker(&self, line: &str) -> Outcome {
+        self.docker_cmd().words(line).run()
+    }
+
+    /// The same with something to read.
+    #[track_caller]
+    pub fn docker_with_stdin(&self, line: &str, stdin: impl Into<Vec<u8>>) -> Outcome {
+        self.docker_cmd().words(line).stdin(stdin).run()
+    }
+
+    /// Runs a script in a new container, which is gone afterwards: `options` are those of
+    /// `docker run`, for example `-v tenant1/db:/data`.
+    #[track_caller]
+    pub fn run(&self, options: &str, script: &str) -> Outcome {
+        let cmd = self.docker_cmd().words("run --rm").words(RUN).words(options).arg(IMAGE);
+        cmd.args(["sh", "-c", script]).run()
+    }
+
+    /// Starts a container that runs a script in the background.
+    #[track_caller]
+    pub fn start<'h>(&'h self, name: &str, options: &str, script: &str) -> Container<'h> {
+        let cmd = self.docker_cmd().words("run -d --name").arg(name).words(RUN).words(options);
+        cmd.arg(IMAGE).args(["sh", "-c", script]).run().ok();
+        Container { host: self, name: name.to_owned() }
+    }
+
+    /// Tries the same: for containers that are to be refused. Gives how it ended.
+    #[track_caller]
+    pub fn try_start(&self, name: &str, options: &str, script: &str) -> Outcome {
+        let cmd = self.docker_cmd().words("run -d --name").arg(name).words(RUN).words(options);
+        cmd.arg(IMAGE).args(["sh", "-c", script]).run()
+    }
+
+    /// Makes a container and does not start it.
+    #[track_caller]
+    pub fn create<'h>(&'h self, name: &str, options: &str, script: &str) -> Container<'h> {
+        let cmd = self.docker_cmd().words("create --name").arg(name).words(RUN).words(options);
+        cmd.arg(IMAGE).args(["sh", "-c", script]).run().ok();
+        Container { host: self, name: name.to_owned() }
+    }
+
+    /// What `docker volume inspect` shows as the volume's `Status`.
+    #[track_caller]
+    pub fn volume_status(&self, volume: &str) -> Value {
+        self.docker(&format!("volume inspect {volume}")).json()[0]["Status"].clone()
+    }
+
+    /// The names that `docker volume ls` shows of volplugin's volumes.
+    #[track_caller]
+    pub fn volume_names(&self) -> Vec<String> {
+        let outcome = self.docker("volume ls -f driver=volplugin --format {{.Name}}");
+        outcome.lines().iter().map(|&line| line.to_owned()).collect()
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = Cmd::script("host").args(["down", &self.name]).arg(&self.dir).run();
+    }
+}
+
+/// A container.
+#[derive(Debug)]
+pub struct Container<'h> {
+    host: &'h Host,
+    name: String,
+}
+
+impl Container<'_> {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Runs a script in it.
+    #[track_caller]
+    pub fn sh(&self, script: &str) -> Outcome {
+        self.host.docker_cmd().args(["exec", &self.name, "sh", "-c", script]).run()
+    }
+
+    /// Stops it.
+    #[track_caller]
+    pub fn stop(&self) {
+        self.host.docker(&format!("stop {}", self.name)).ok();
+    }
+
+    /// Removes it, running or not.
+    #[track_caller]
+    pub fn remove(self) {
+        self.host.docker(&format!("rm -f {}", self.name)).ok();
+    }
+
+    /// Whether Docker says that it runs.
+    #[track_caller]
+    pub fn runs(&self) -> bool {
+        let line = format!("inspect -f {{{{.State.Running}}}} {}", self.name);
+        self.host.docker(&line).ok() == "true"
+    }
+
+    /// The process id of its first process, as the machine sees it.
+    #[track_caller]
+    pub fn pid(&self) -> u32 {
+        let line = format!("inspect -f {{{{.State.Pid}}}} {}", self.name);
+        self.host.docker(&line).ok().parse().expect("a process id")
+    }
+}

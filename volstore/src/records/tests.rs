@@ -1,0 +1,186 @@
+//! Golden JSON of every record: a promise to other versions. Never change a line; add a version.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use volcore::claim::{Claim, HoldState, Holder};
+use volcore::options::OptionSet;
+use volcore::spec::VolumeSpec;
+use volcore::volume::{Disposal, Volume, VolumeState};
+
+use super::*;
+use crate::keys::Keys;
+use crate::memory::MemoryStore;
+use crate::store::{Commit, Expect, Revision};
+
+fn golden<T: Serialize>(record: &T) -> String {
+    serde_json::to_string(record).unwrap()
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn entry(key: Key, value: &str) -> Entry {
+    Entry { key, value: value.into(), revision: Revision(1) }
+}
+
+fn policy() -> TenantPolicy {
+    serde_json::from_str(
+        r#"{"default-options": {"size": "10MB", "snapshots": true, "snapshot": {"frequency": "30m", "keep": 20},
+            "rate-limit": {"write-iops": 1000}}}"#,
+    )
+    .unwrap()
+}
+
+fn volume(state: VolumeState) -> Volume {
+    let spec = VolumeSpec::freeze(&policy(), OptionSet::default(), &"rbd".parse().unwrap());
+    Volume {
+        id: "t/v".parse().unwrap(),
+        uid: Uuid::from_u128(7),
+        spec: spec.unwrap(),
+        policy_revision: 3,
+        created_at: at(1),
+        state,
+        last_error: None,
+    }
+}
+
+fn there_and_back(volume: &Volume) -> String {
+    let json = golden(&StoredVolume::from(volume));
+    let read =
+        Records::read_volume(&Keys::default(), &entry(Keys::default().volume(&volume.id), &json));
+    assert_eq!(read.unwrap(), *volume);
+    json
+}
+
+#[test]
+fn a_tenant() {
+    let tenant =
+        Tenant { name: "t".parse().unwrap(), revision: 3, uploaded_at: at(0), policy: policy() };
+    let stored = StoredTenant::from(&tenant);
+    insta::assert_snapshot!(golden(&stored), @r#"{"v":1,"revision":3,"uploaded_at":"1970-01-01T00:00:00Z","policy":{"default-options":{"size":"10 MiB","snapshots":true,"snapshot":{"frequency":"30m","keep":20},"rate-limit":{"write-iops":1000}},"filesystems":{"ext4":"mkfs.ext4 -m0 %"}}}"#);
+    assert_eq!(stored.into_tenant(tenant.name.clone()), tenant);
+}
+
+#[test]
+fn a_volume_in_each_state() {
+    let creating = volume(VolumeState::Creating { since: at(2) });
+    insta::assert_snapshot!(there_and_back(&creating), @r#"{"v":1,"uid":"00000000-0000-0000-0000-000000000007","state":{"is":"creating","since":"1970-01-01T00:00:02Z"},"created_at":"1970-01-01T00:00:01Z","policy_revision":3,"options":{"pool":"rbd","size":"10 MiB","filesystem":"ext4","ephemeral":false,"on-remove":"keep","snapshots":true,"snapshot":{"frequency":"30m","keep":20,"freeze":false},"rate-limit":{"write-iops":1000},"access":"auto","mount-options":[],"sharing":"host"},"format":"mkfs.ext4 -m0 %"}"#);
+    let mut ready = volume(VolumeState::Ready { image_id: "10ab".into() });
+    ready.spec.schedule = None;
+    ready.spec.rate_limits = Default::default();
+    insta::assert_snapshot!(there_and_back(&ready), @r#"{"v":1,"uid":"00000000-0000-0000-0000-000000000007","state":{"is":"ready","image_id":"10ab"},"created_at":"1970-01-01T00:00:01Z","policy_revision":3,"options":{"pool":"rbd","size":"10 MiB","filesystem":"ext4","ephemeral":false,"on-remove":"keep","snapshots":false,"access":"auto","mount-options":[],"sharing":"host"},"format":"mkfs.ext4 -m0 %"}"#);
+    let mut removing = volume(VolumeState::Removing {
+        since: at(3),
+        image_id: Some("10ab".into()),
+        disposal: Disposal::Trash,
+    });
+    removing.last_error = Some("no answer".into());
+    insta::assert_snapshot!(there_and_back(&removing), @r#"{"v":1,"uid":"00000000-0000-0000-0000-000000000007","state":{"is":"removing","since":"1970-01-01T00:00:03Z","image_id":"10ab","disposal":"trash"},"created_at":"1970-01-01T00:00:01Z","policy_revision":3,"options":{"pool":"rbd","size":"10 MiB","filesystem":"ext4","ephemeral":false,"on-remove":"keep","snapshots":true,"snapshot":{"frequency":"30m","keep":20,"freeze":false},"rate-limit":{"write-iops":1000},"access":"auto","mount-options":[],"sharing":"host"},"format":"mkfs.ext4 -m0 %","last_error":"no answer"}"#);
+    there_and_back(&volume(VolumeState::Removing {
+        since: at(3),
+        image_id: None,
+        disposal: Disposal::Delete,
+    }));
+}
+
+#[test]
+fn a_claim_and_its_epoch() {
+    let holder = Holder {
+        host: "h1".parse().unwrap(),
+        boot: "b1".parse().unwrap(),
+        state: HoldState::Mounted,
+        mounts: ["m1".parse().unwrap(), "m2".parse().unwrap()].into(),
+        clients: vec!["10.0.0.1:0/77".into()],
+        since: at(4),
+    };
+    let claim = Claim { volume: "t/v".parse().unwrap(), epoch: 9, holders: vec![holder] };
+    let stored = StoredClaim::from(&claim);
+    insta::assert_snapshot!(golden(&stored), @r#"{"v":1,"epoch":9,"holders":[{"host":"h1","boot_id":"b1","state":"mounted","mount_ids":["m1","m2"],"clients":["10.0.0.1:0/77"],"since":"1970-01-01T00:00:04Z"}]}"#);
+    assert_eq!(stored.into_claim(claim.volume.clone()), claim);
+    insta::assert_snapshot!(golden(&StoredEpoch::from(9)), @r#"{"v":1,"epoch":9}"#);
+    assert_eq!(u64::from(StoredEpoch::from(9)), 9);
+}
+
+#[test]
+fn a_session() {
+    let leased = LeasedSession {
+        session: Session {
+            host: "h1".parse().unwrap(),
+            instance: Uuid::from_u128(1),
+            boot: "b1".parse().unwrap(),
+            since: at(5),
+            version: "0.1.0".into(),
+        },
+        lease: LeaseId(77),
+        ttl: SessionTtl::default(),
+    };
+    let stored = StoredSession::from(&leased);
+    insta::assert_snapshot!(golden(&stored), @r#"{"v":1,"instance_id":"00000000-0000-0000-0000-000000000001","boot_id":"b1","since":"1970-01-01T00:00:05Z","version":"0.1.0","lease":77,"ttl":"10s"}"#);
+    assert_eq!(stored.into_session(leased.session.host.clone()), leased);
+}
+
+#[test]
+fn the_trash() {
+    let trash = |kind| Trash {
+        volume: "t/v".parse().unwrap(),
+        uid: Uuid::from_u128(7),
+        since: at(6),
+        kind,
+    };
+    let image = |purge_after| TrashKind::Image {
+        pool: "rbd".parse().unwrap(),
+        id: "10ab".into(),
+        name: "t.v".into(),
+        purge_after,
+    };
+    let late = TrashKind::Late { pool: "rbd".parse().unwrap(), name: "t.v".into(), until: at(300) };
+    let all = [trash(image(Some(at(6)))), trash(image(None)), trash(late)];
+    for trash in &all {
+        assert_eq!(Trash::from(StoredTrash::from(trash)), *trash);
+    }
+    let lines: Vec<String> = all.iter().map(|trash| golden(&StoredTrash::from(trash))).collect();
+    insta::assert_snapshot!(lines.join("\n"), @r#"
+    {"v":1,"volume":"t/v","uid":"00000000-0000-0000-0000-000000000007","since":"1970-01-01T00:00:06Z","what":{"is":"image","pool":"rbd","id":"10ab","name":"t.v","purge_after":"1970-01-01T00:00:06Z"}}
+    {"v":1,"volume":"t/v","uid":"00000000-0000-0000-0000-000000000007","since":"1970-01-01T00:00:06Z","what":{"is":"image","pool":"rbd","id":"10ab","name":"t.v"}}
+    {"v":1,"volume":"t/v","uid":"00000000-0000-0000-0000-000000000007","since":"1970-01-01T00:00:06Z","what":{"is":"late","pool":"rbd","name":"t.v","until":"1970-01-01T00:05:00Z"}}
+    "#);
+    assert_eq!(all[0].id(), "00000000000000000000000000000007");
+}
+
+#[test]
+fn the_settings() {
+    let stored = StoredGlobal::from(&Global::default());
+    insta::assert_snapshot!(golden(&stored), @r#"{"v":1,"session_ttl":"10s"}"#);
+    assert_eq!(Global::from(stored), Global::default());
+}
+
+#[test]
+fn what_this_version_does_not_know_is_corrupt() {
+    let key = || Keys::default().global();
+    let error = |json: &str| read::<StoredGlobal>(&entry(key(), json)).unwrap_err().to_string();
+    insta::assert_snapshot!(error(r#"{"v":2,"session_ttl":"10s","x":1}"#), @"the record at /volplugin/global cannot be read: it has version 2, this program reads version 1 at line 1 column 6");
+    insta::assert_snapshot!(error(r#"{"v":1,"session_ttl":"10s","x":1}"#), @"the record at /volplugin/global cannot be read: unknown field `x`, expected `v` or `session_ttl` at line 1 column 30");
+    insta::assert_snapshot!(error(r#"{"session_ttl":"10s"}"#), @"the record at /volplugin/global cannot be read: missing field `v` at line 1 column 21");
+    insta::assert_snapshot!(error("no json"), @"the record at /volplugin/global cannot be read: expected ident at line 1 column 2");
+}
+
+#[tokio::test]
+async fn uploads_are_counted_by_looking() {
+    let records = Records::new(Arc::new(MemoryStore::new()), Keys::default());
+    let name: TenantName = "t".parse().unwrap();
+    let mut expect = Expect::Absent;
+    for revision in 0..20_u32 {
+        assert_eq!(records.tenant_last_revision(&name).await.unwrap(), revision);
+        let tenant = Tenant {
+            name: name.clone(),
+            revision: u64::from(revision) + 1,
+            uploaded_at: at(0),
+            policy: policy(),
+        };
+        let changes = records.changes().put_tenant(&tenant, expect);
+        let Commit::Done(at) = records.commit(changes).await.unwrap() else { panic!() };
+        expect = Expect::At(at);
+    }
+}
