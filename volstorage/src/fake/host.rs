@@ -1,0 +1,277 @@
+//! A host without devices: real state, no kernel.
+//!
+//! Keeps the contract of [`HostDriver`]: what is mapped and mounted outlives whoever uses the
+//! driver, as the kernel's state does, and its [`Faults`] break one effect after another. Behaves as
+//! [`LinuxHost`](crate::linux::LinuxHost) does with `fuse`: a device that nobody has mounted any
+//! more is gone, and what is left of its mapping waits for `unmap`.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use volcore::options::Access;
+
+use crate::faults::Faults;
+use crate::host::{
+    Found, HostDriver, HostError, Inventory, MapRequest, Mapping, Mode, MountRequest, Space, Undone,
+};
+use crate::image::ImageSource;
+
+/// The fake. Clones share the state.
+#[derive(Clone, Debug)]
+pub struct FakeHost {
+    state: Arc<Mutex<State>>,
+    faults: Faults,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    mapped: Vec<Mapped>,
+    mounts: Vec<(PathBuf, PathBuf)>,
+    users: BTreeMap<PathBuf, Vec<String>>,
+    /// Which device was mounted last at a folder: containers may have it still.
+    last: BTreeMap<PathBuf, PathBuf>,
+    missing: HashSet<ImageSource>,
+    blank: HashSet<ImageSource>,
+    devices: usize,
+}
+
+#[derive(Debug)]
+struct Mapped {
+    mapping: Mapping,
+    mode: Mode,
+    /// Whether the device is there; what is left without it waits for `unmap`.
+    attached: bool,
+}
+
+impl State {
+    fn position(&self, source: &ImageSource) -> Option<usize> {
+        self.mapped.iter().position(|mapped| mapped.mapping.source == *source)
+    }
+
+    fn is_mounted(&self, device: &Path) -> bool {
+        self.mounts.iter().any(|(mounted, _)| mounted == device)
+    }
+
+    /// Who has a device: mounts, and containers that got it through one.
+    fn holders(&self, device: &Path) -> Vec<String> {
+        let mounts = self.mounts.iter().filter(|(mounted, _)| mounted == device);
+        let mounts = mounts.map(|(_, target)| format!("the mount {}", target.display()));
+        let had = self.last.iter().filter(|(_, mounted)| mounted.as_path() == device);
+        let users = had.filter_map(|(target, _)| self.users.get(target)).flatten().cloned();
+        mounts.chain(users).collect()
+    }
+
+    /// Takes away the devices that nobody has any more.
+    fn let_go(&mut self) {
+        let held: Vec<bool> =
+            self.mapped.iter().map(|it| !self.holders(&it.mapping.device).is_empty()).collect();
+        for (mapped, held) in self.mapped.iter_mut().zip(held) {
+            mapped.attached &= held;
+        }
+    }
+}
+
+impl Default for FakeHost {
+    fn default() -> Self {
+        FakeHost::new()
+    }
+}
+
+impl FakeHost {
+    /// A host on which nothing is mapped, with a fault plan that counts.
+    pub fn new() -> FakeHost {
+        FakeHost { state: Arc::default(), faults: Faults::counting() }
+    }
+
+    /// What breaks, and which effects there were.
+    pub fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
+    /// The images of which something is mapped, in the order in which they were.
+    pub fn mapped(&self) -> Vec<ImageSource> {
+        self.state().mapped.iter().map(|mapped| mapped.mapping.source.clone()).collect()
+    }
+
+    /// The folders that are mounted, the newest last.
+    pub fn mounted(&self) -> Vec<PathBuf> {
+        self.state().mounts.iter().map(|(_, target)| target.clone()).collect()
+    }
+
+    /// Says which containers have this folder's device mounted; while there are any, its image
+    /// cannot be unmapped.
+    pub fn set_users(&self, target: &Path, users: &[&str]) {
+        let users = users.iter().map(|user| (*user).to_owned()).collect();
+        self.state().users.insert(target.to_owned(), users);
+    }
+
+    /// Says that there is no such image.
+    pub fn set_missing(&self, source: &ImageSource) {
+        self.state().missing.insert(source.clone());
+    }
+
+    /// Says that there is no file system on this image.
+    pub fn set_blank(&self, source: &ImageSource) {
+        self.state().blank.insert(source.clone());
+    }
+
+    /// Starts the process again after a death: devices that were not mounted yet are gone.
+    pub fn restart(&self) {
+        self.faults.revive();
+        self.state().let_go();
+    }
+
+    /// Takes everything away, as a reboot does.
+    pub fn reboot(&self) {
+        *self.state() = State::default();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn name(source: &ImageSource) -> String {
+    match source {
+        ImageSource::Rbd { pool, image } => format!("{pool}/{image}"),
+        ImageSource::File { path } => path.display().to_string(),
+    }
+}
+
+fn busy(what: &Path, holders: Vec<String>) -> HostError {
+    HostError::Busy { what: what.display().to_string(), holders }
+}
+
+#[async_trait]
+impl HostDriver for FakeHost {
+    async fn map(&self, request: &MapRequest) -> Result<Mapping, HostError> {
+        let mut state = self.state();
+        if state.missing.contains(&request.source) {
+            return Err(HostError::NoImage { image: name(&request.source) });
+        }
+        if let Some(index) = state.position(&request.source) {
+            let found = &state.mapped[index];
+            if found.attached && found.mode == request.mode {
+                return Ok(found.mapping.clone());
+            }
+            let holders = state.holders(&found.mapping.device);
+            if found.attached && !holders.is_empty() {
+                return Err(busy(&found.mapping.device, holders));
+            }
+            self.faults.effect("unmap", || {
+                state.mapped.remove(index);
+                Ok::<_, HostError>(())
+            })?;
+        }
+        self.faults.effect("map", || {
+            state.devices += 1;
+            let mapping = Mapping {
+                source: request.source.clone(),
+                device: format!("/dev/fake{}", state.devices).into(),
+                access: match request.access {
+                    Access::Auto => Access::Fuse,
+                    access => access,
+                },
+                clients: Vec::new(),
+            };
+            let (mode, attached) = (request.mode, true);
+            state.mapped.push(Mapped { mapping: mapping.clone(), mode, attached });
+            Ok(mapping)
+        })
+    }
+
+    async fn unmap(&self, source: &ImageSource) -> Result<Undone, HostError> {
+        let mut state = self.state();
+        let Some(index) = state.position(source) else { return Ok(Undone::Absent) };
+        let device = state.mapped[index].mapping.device.clone();
+        let holders = state.holders(&device);
+        if !holders.is_empty() {
+            return Err(busy(&device, holders));
+        }
+        self.faults.effect("unmap", || {
+            state.mapped.remove(index);
+            Ok(Undone::Done)
+        })
+    }
+
+    async fn mount(&self, mapping: &Mapping, request: &MountRequest) -> Result<(), HostError> {
+        let mut state = self.state();
+        let found = state.position(&mapping.source).map(|index| &state.mapped[index]);
+        let device = mapping.device.clone();
+        let mode = match found {
+            Some(found) if found.attached && found.mapping.device == device => found.mode,
+            Some(_) | None => {
+                return Err(HostError::Failed {
+                    action: format!("mount {} from {}", name(&mapping.source), device.display()),
+                    source: "it is not mapped to that device any more; map it again".into(),
+                });
+            }
+        };
+        match state.mounts.iter().find(|(_, target)| *target == request.target) {
+            Some((mounted, _)) if *mounted == device => return Ok(()),
+            Some((mounted, _)) => {
+                return Err(busy(&request.target, vec![mounted.display().to_string()]));
+            }
+            None => {}
+        }
+        let unmountable = if state.blank.contains(&mapping.source) {
+            Some("no file system was found on it")
+        } else if (mode, request.mode) == (Mode::ReadOnly, Mode::ReadWrite) {
+            Some("it is to be written to, and the device is read-only")
+        } else {
+            None
+        };
+        if let Some(reason) = unmountable {
+            let device = device.display().to_string();
+            return Err(HostError::Unmountable { device, reason: reason.to_owned() });
+        }
+        self.faults.effect("mount", || {
+            state.last.insert(request.target.clone(), device.clone());
+            state.mounts.push((device, request.target.clone()));
+            Ok(())
+        })
+    }
+
+    async fn unmount(&self, target: &Path) -> Result<Undone, HostError> {
+        let mut state = self.state();
+        let Some(index) = state.mounts.iter().position(|(_, mounted)| mounted == target) else {
+            return Ok(Undone::Absent);
+        };
+        self.faults.effect("unmount", || {
+            let (device, _) = state.mounts.remove(index);
+            let held = state.is_mounted(&device) || !state.holders(&device).is_empty();
+            for mapped in state.mapped.iter_mut().filter(|it| it.mapping.device == device) {
+                mapped.attached = held;
+            }
+            Ok(Undone::Done)
+        })
+    }
+
+    async fn inventory(&self) -> Result<Inventory, HostError> {
+        self.faults.alive("inventory")?;
+        let state = self.state();
+        let found = |mapped: &Mapped| Found {
+            source: mapped.mapping.source.clone(),
+            device: mapped.attached.then(|| mapped.mapping.device.clone()),
+        };
+        let mappings = state.mapped.iter().map(found).collect();
+        Ok(Inventory { mappings, mounts: state.mounts.clone() })
+    }
+
+    async fn users(&self, _: &Path, target: &Path) -> Result<Vec<String>, HostError> {
+        self.faults.alive("users")?;
+        Ok(self.state().users.get(target).cloned().unwrap_or_default())
+    }
+
+    async fn space(&self, target: &Path) -> Result<Space, HostError> {
+        if self.state().mounts.iter().any(|(_, mounted)| mounted == target) {
+            return Ok(Space { size: 10 << 20, used: 1 << 20 });
+        }
+        Err(HostError::Failed {
+            action: format!("measure {}", target.display()),
+            source: "nothing is mounted there".into(),
+        })
+    }
+}

@@ -1,0 +1,306 @@
+//! An image driver without images: real state, no cluster.
+//!
+//! It keeps the contract of [`ImageDriver`], the same suite of tests runs on it as on the real
+//! drivers, and its [`Faults`] break one effect after another. A format command is not run; one with
+//! `exit N` in it fails with that status, and says on stderr what it echoes.
+
+mod state;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use uuid::Uuid;
+use volcore::format::FormatCommand;
+use volcore::limit::RateLimits;
+use volcore::name::PoolName;
+use volcore::volume::ImageName;
+
+pub use self::state::FakeImage;
+use self::state::{Cluster, Pool, State, Told};
+use crate::draft;
+use crate::faults::Faults;
+use crate::image::{
+    Created, Discarded, ImageDriver, ImageError, ImageInfo, ImageSource, NewImage, Purged,
+    TrashedImage, Unfinished,
+};
+
+/// The fake. Clones share the state.
+#[derive(Clone, Debug, Default)]
+pub struct FakeImages {
+    state: Arc<Mutex<State>>,
+    faults: Faults,
+}
+
+impl FakeImages {
+    /// A cluster with these pools, all empty, and with a fault plan that counts.
+    pub fn new(pools: impl IntoIterator<Item = PoolName>) -> FakeImages {
+        let pools = pools.into_iter().map(|pool| (pool, Pool::default())).collect();
+        let state = State { pools, ..State::default() };
+        FakeImages { state: Arc::new(Mutex::new(state)), faults: Faults::counting() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn next_id(&self) -> String {
+        let mut state = self.lock();
+        state.ids += 1;
+        format!("fake{:04}", state.ids)
+    }
+
+    fn with_pool<T>(&self, pool: &PoolName, look: impl FnOnce(&mut Pool) -> T) -> Option<T> {
+        self.lock().pools.get_mut(pool).map(look)
+    }
+
+    /// Does something in a pool, as a client that can reach it.
+    fn ask<T>(
+        &self,
+        pool: &PoolName,
+        action: &str,
+        look: impl FnOnce(&mut Pool) -> Result<T, ImageError>,
+    ) -> Result<T, ImageError> {
+        self.reach(action)?;
+        let help = "tell the fake to have one";
+        let missing = || Err(ImageError::NoPool { pool: pool.to_string(), help });
+        self.with_pool(pool, look).unwrap_or_else(missing)
+    }
+
+    fn reach(&self, action: &str) -> Result<(), ImageError> {
+        self.faults.alive("a call")?;
+        match self.lock().cluster {
+            Cluster::Up => Ok(()),
+            Cluster::Down => Err(ImageError::Unreachable {
+                store: "the fake cluster".to_owned(),
+                action: action.to_owned(),
+                source: Box::new(Told),
+            }),
+        }
+    }
+
+    fn make(&self, new: &NewImage, name: &str) -> Result<String, ImageError> {
+        let id = self.next_id();
+        let draft = FakeImage {
+            id: id.clone(),
+            name: name.to_owned(),
+            uid: Some(new.uid),
+            size: new.size.bytes(),
+            format: None,
+            limits: new.limits,
+            watchers: BTreeSet::new(),
+        };
+        let action = format!("create image {}", new.image);
+        let make = || {
+            self.ask(&new.image.pool, &action, |pool| match pool.is_full {
+                true => Err(ImageError::NoSpace { action: action.clone(), source: Box::new(Told) }),
+                false => Ok(pool.images.insert(name.to_owned(), draft)),
+            })
+        };
+        self.faults.effect("make the draft", make)?;
+        Ok(id)
+    }
+
+    fn write(&self, new: &NewImage, name: &str) -> Result<(), ImageError> {
+        let write = || {
+            if let Some(error) = failure(&new.format) {
+                return Err(error);
+            }
+            self.ask(&new.image.pool, "write", |pool| {
+                if let Some(draft) = pool.images.get_mut(name) {
+                    draft.format = Some(new.format.clone());
+                }
+                Ok(())
+            })
+        };
+        self.faults.effect("write the draft", write)
+    }
+
+    /// The answer to a create where something has the name.
+    fn existing(&self, pool: &Pool, new: &NewImage) -> Result<Option<Created>, ImageError> {
+        match pool.images.get(&new.image.name) {
+            None => Ok(None),
+            Some(there) if there.uid == Some(new.uid) => {
+                Ok(Some(Created::AlreadyOurs { image_id: there.id.clone() }))
+            }
+            Some(_) => Err(ImageError::Foreign { image: new.image.clone() }),
+        }
+    }
+
+    fn rename(&self, new: &NewImage, name: &str, id: &str) -> Result<Created, ImageError> {
+        let rename = || {
+            self.ask(&new.image.pool, "rename", |pool| {
+                if let Some(created) = self.existing(pool, new)? {
+                    return Ok(created);
+                }
+                if let Some(mut draft) = pool.images.remove(name) {
+                    draft.name.clone_from(&new.image.name);
+                    pool.images.insert(new.image.name.clone(), draft);
+                }
+                Ok(Created::Created { image_id: id.to_owned() })
+            })
+        };
+        self.faults.effect("rename the draft", rename)
+    }
+
+    fn remove(&self, pool: &PoolName, name: &str) -> Result<(), ImageError> {
+        let remove = || {
+            self.ask(pool, "remove", |pool| {
+                pool.images.remove(name);
+                Ok(())
+            })
+        };
+        self.faults.effect("remove the draft", remove)
+    }
+
+    async fn build(&self, new: &NewImage, name: &str) -> Result<Created, ImageError> {
+        let id = self.make(new, name)?;
+        // Lets another attempt come in between.
+        tokio::task::yield_now().await;
+        self.write(new, name)?;
+        tokio::task::yield_now().await;
+        self.rename(new, name, &id)
+    }
+}
+
+/// The error of a format command that fails.
+fn failure(command: &FormatCommand) -> Option<ImageError> {
+    let text = command.as_str();
+    let (_, after) = text.split_once("exit ")?;
+    let digits = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
+    let status = after[..digits].parse::<i32>().ok().filter(|status| *status != 0)?;
+    let said = text.split_once("echo ").and_then(|(_, said)| said.split_once(" >&2"));
+    Some(ImageError::Format {
+        command: command.for_device("/fake/scratch"),
+        status: format!("exit status {status}"),
+        stderr: said.map_or("", |(said, _)| said).to_owned(),
+    })
+}
+
+#[async_trait]
+impl ImageDriver for FakeImages {
+    async fn create(&self, new: &NewImage) -> Result<Created, ImageError> {
+        let action = format!("create image {}", new.image);
+        let found = self.ask(&new.image.pool, &action, |pool| self.existing(pool, new))?;
+        if let Some(created) = found {
+            return Ok(created);
+        }
+        let name = draft::name(new.uid, &new.image.name);
+        let built = self.build(new, &name).await;
+        if !matches!(built, Ok(Created::Created { .. })) {
+            // What is left now is unfinished.
+            self.remove(&new.image.pool, &name).ok();
+        }
+        built
+    }
+
+    async fn find(&self, image: &ImageName) -> Result<Option<ImageInfo>, ImageError> {
+        self.ask(&image.pool, &format!("look at image {image}"), |pool| {
+            Ok(pool.images.get(&image.name).map(|found| ImageInfo {
+                id: found.id.clone(),
+                uid: found.uid,
+                size: found.size,
+                used: Some(found.format.iter().count() as u64 * 4096),
+                watchers: found.watchers.iter().cloned().collect(),
+            }))
+        })
+    }
+
+    async fn discard(
+        &self,
+        image: &ImageName,
+        image_id: Option<&str>,
+        uid: Uuid,
+    ) -> Result<Discarded, ImageError> {
+        let is_it = |found: &FakeImage| match image_id {
+            Some(id) => found.id == id,
+            None => found.name == image.name && found.uid == Some(uid),
+        };
+        let action = format!("discard image {image}");
+        let trashed = |found: &FakeImage| {
+            Discarded::Trashed(TrashedImage {
+                pool: image.pool.clone(),
+                id: found.id.clone(),
+                name: image.name.clone(),
+            })
+        };
+        let settled = self.ask(&image.pool, &action, |pool| {
+            let there = pool.images.get(&image.name);
+            match (there, pool.trash.values().find(|found| is_it(found))) {
+                (Some(found), _) if is_it(found) && found.watchers.is_empty() => Ok(None),
+                (Some(found), _) if is_it(found) => {
+                    let watchers = found.watchers.iter().cloned().collect();
+                    Err(ImageError::InUse { image: image.clone(), watchers })
+                }
+                (_, Some(found)) => Ok(Some(trashed(found))),
+                (None, None) => Ok(Some(Discarded::Absent)),
+                (Some(_), None) => Err(ImageError::Foreign { image: image.clone() }),
+            }
+        })?;
+        if let Some(settled) = settled {
+            return Ok(settled);
+        }
+        self.faults.effect("move to the trash", || {
+            self.ask(&image.pool, &action, |pool| {
+                let Some(found) = pool.images.remove(&image.name) else {
+                    return Ok(Discarded::Absent);
+                };
+                let answer = trashed(&found);
+                pool.trash.insert(found.id.clone(), found);
+                Ok(answer)
+            })
+        })
+    }
+
+    async fn purge(&self, trashed: &TrashedImage) -> Result<Purged, ImageError> {
+        self.faults.effect("remove from the trash", || {
+            self.ask(&trashed.pool, &format!("purge image {}", trashed.id), |pool| {
+                let removed = pool.trash.remove(&trashed.id);
+                Ok(removed.map_or(Purged::Absent, |_| Purged::Purged))
+            })
+        })
+    }
+
+    async fn limit(&self, image: &ImageName, limits: &RateLimits) -> Result<(), ImageError> {
+        let action = format!("limit image {image}");
+        self.faults.effect("set the limits", || {
+            self.ask(&image.pool, &action, |pool| match pool.images.get_mut(&image.name) {
+                Some(found) => {
+                    found.limits = *limits;
+                    Ok(())
+                }
+                None => Err(ImageError::Failed { action: action.clone(), source: Box::new(Told) }),
+            })
+        })
+    }
+
+    async fn unfinished(&self) -> Result<Vec<Unfinished>, ImageError> {
+        self.reach("list unfinished images")?;
+        let state = self.lock();
+        let of_pool = |(pool, content): (&PoolName, &Pool)| {
+            let pool = pool.clone();
+            let unfinished = move |name: &String| {
+                let uid = draft::uid(name)?;
+                Some(Unfinished { pool: pool.clone(), name: name.clone(), uid })
+            };
+            content.images.keys().filter_map(unfinished).collect::<Vec<_>>()
+        };
+        Ok(state.pools.iter().flat_map(of_pool).collect())
+    }
+
+    async fn drop_unfinished(&self, unfinished: &Unfinished) -> Result<(), ImageError> {
+        draft::check(unfinished)?;
+        self.remove(&unfinished.pool, &unfinished.name)
+    }
+
+    async fn check(&self) -> Result<String, ImageError> {
+        self.reach("look at the cluster")?;
+        let pools: Vec<String> = self.lock().pools.keys().map(PoolName::to_string).collect();
+        Ok(format!("fake, pools {}", pools.join(", ")))
+    }
+
+    fn source(&self, image: &ImageName) -> ImageSource {
+        ImageSource::File { path: PathBuf::from(format!("/fake/{image}")) }
+    }
+}

@@ -1,0 +1,122 @@
+//! What the fake keeps, and what tests do to it from outside.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use uuid::Uuid;
+use volcore::format::FormatCommand;
+use volcore::limit::RateLimits;
+use volcore::name::PoolName;
+use volcore::volume::ImageName;
+
+use super::FakeImages;
+use crate::faults::Faults;
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) pools: BTreeMap<PoolName, Pool>,
+    pub(super) cluster: Cluster,
+    pub(super) ids: u64,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) enum Cluster {
+    #[default]
+    Up,
+    Down,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    pub(super) images: BTreeMap<String, FakeImage>,
+    pub(super) trash: BTreeMap<String, FakeImage>,
+    pub(super) is_full: bool,
+}
+
+/// An image, or one in the trash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FakeImage {
+    /// Its id in the pool.
+    pub id: String,
+    /// The name that it has or had.
+    pub name: String,
+    /// The volume that it was made for, where the suite has made it.
+    pub uid: Option<Uuid>,
+    /// Bytes.
+    pub size: u64,
+    /// What it was formatted with; `None` is blank.
+    pub format: Option<FormatCommand>,
+    /// Its limits.
+    pub limits: RateLimits,
+    /// Who has it open.
+    pub watchers: BTreeSet<String>,
+}
+
+/// What a fake error is about; there is nothing more to say.
+#[derive(Debug, thiserror::Error)]
+#[error("the fake was told so")]
+pub(super) struct Told;
+
+impl FakeImages {
+    /// The fault plan.
+    pub fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
+    /// Makes all calls fail as unreachable, until it is up again.
+    pub fn go_down(&self) {
+        self.lock().cluster = Cluster::Down;
+    }
+
+    /// Ends that.
+    pub fn come_up(&self) {
+        self.lock().cluster = Cluster::Up;
+    }
+
+    /// Lets nothing more be written into a pool, or does again.
+    pub fn set_full(&self, pool: &PoolName, is_full: bool) {
+        self.with_pool(pool, |pool| pool.is_full = is_full);
+    }
+
+    /// Puts an image there that the suite has not made.
+    pub fn add_foreign(&self, image: &ImageName) {
+        let id = self.next_id();
+        let foreign = FakeImage {
+            id,
+            name: image.name.clone(),
+            uid: None,
+            size: 1 << 20,
+            format: None,
+            limits: RateLimits::default(),
+            watchers: BTreeSet::new(),
+        };
+        self.with_pool(&image.pool, |pool| pool.images.insert(image.name.clone(), foreign));
+    }
+
+    /// Lets a client open an image.
+    pub fn watch(&self, image: &ImageName, client: &str) {
+        self.with_image(image, |image| image.watchers.insert(client.to_owned()));
+    }
+
+    /// Lets a client close it.
+    pub fn unwatch(&self, image: &ImageName, client: &str) {
+        self.with_image(image, |image| image.watchers.remove(client));
+    }
+
+    /// All images of a pool by name, unfinished ones too.
+    pub fn images(&self, pool: &PoolName) -> Vec<FakeImage> {
+        self.with_pool(pool, |pool| pool.images.values().cloned().collect()).unwrap_or_default()
+    }
+
+    /// The trash of a pool by id.
+    pub fn trash(&self, pool: &PoolName) -> Vec<FakeImage> {
+        self.with_pool(pool, |pool| pool.trash.values().cloned().collect()).unwrap_or_default()
+    }
+
+    fn with_image<T>(
+        &self,
+        image: &ImageName,
+        look: impl FnOnce(&mut FakeImage) -> T,
+    ) -> Option<T> {
+        self.with_pool(&image.pool, |pool| pool.images.get_mut(&image.name).map(look)).flatten()
+    }
+}

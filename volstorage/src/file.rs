@@ -1,0 +1,131 @@
+//! Images as sparse files of this machine: `<image root>/<pool>/<tenant>.<volume>`.
+//!
+//! For trying the suite out, and for one machine without Ceph. Pools are folders; the default pool's
+//! is made on demand, others by the operator. The volume that an image belongs to is in its extended
+//! attribute `user.volplugin.uid`, and is the image's id too. The trash is `<pool>/.trash/<id>`.
+//! Called by volmaster; the host side only reads the path from [`ImageDriver::source`].
+
+mod draft;
+mod store;
+mod xattr;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use uuid::Uuid;
+use volcore::limit::RateLimits;
+use volcore::name::PoolName;
+use volcore::volume::ImageName;
+
+use self::store::{Begun, Store};
+use crate::faults::Faults;
+use crate::format::{Formatter, off_thread};
+use crate::image::{
+    Created, Discarded, ImageDriver, ImageError, ImageInfo, ImageSource, NewImage, Purged,
+    TrashedImage, Unfinished,
+};
+
+/// The image driver for local files.
+#[derive(Clone, Debug)]
+pub struct FileImages {
+    store: Arc<Store>,
+    formatter: Formatter,
+}
+
+impl FileImages {
+    /// Images below `image_root`. Folders are made when they are needed: the root, and in it the
+    /// folder of `default_pool`.
+    ///
+    /// # Errors
+    /// When the path of the root is not [plain](crate::format::is_plain): it is put into format
+    /// commands.
+    pub fn new(image_root: &Path, default_pool: PoolName) -> Result<FileImages, ImageError> {
+        let store = Arc::new(Store::new(image_root, default_pool)?);
+        Ok(FileImages { store, formatter: Formatter::new() })
+    }
+
+    /// With a fault plan, for tests.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_faults(self, faults: &Faults) -> FileImages {
+        let store = Arc::new(self.store.with_faults(faults.clone()));
+        FileImages { store, ..self }
+    }
+
+    /// Does something with the files through the door for blocking calls.
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        action: String,
+        work: impl FnOnce(&Store) -> Result<T, ImageError> + Send + 'static,
+    ) -> Result<T, ImageError> {
+        let store = self.store.clone();
+        off_thread(&action, move || work(&store)).await
+    }
+
+    async fn create_now(self, new: NewImage) -> Result<Created, ImageError> {
+        let (wanted, action) = (new.clone(), format!("begin image {}", new.image));
+        let draft = match self.on_disk(action, move |store| store.begin(&wanted)).await? {
+            Begun::Exists(created) => return Ok(created),
+            Begun::Draft(draft) => draft,
+        };
+        let formatted = self.formatter.format_in_place(&new.format, draft.path(), new.size).await;
+        let action = format!("publish image {}", new.image);
+        self.on_disk(action, move |store| store.finish(&draft, &new, formatted)).await
+    }
+}
+
+#[async_trait]
+impl ImageDriver for FileImages {
+    async fn create(&self, new: &NewImage) -> Result<Created, ImageError> {
+        let action = format!("create image {}", new.image);
+        // A task of its own, so that it comes to an end when the caller goes away.
+        let task = tokio::spawn(self.clone().create_now(new.clone()));
+        task.await.map_err(|source| ImageError::Failed { action, source: Box::new(source) })?
+    }
+
+    async fn find(&self, image: &ImageName) -> Result<Option<ImageInfo>, ImageError> {
+        let (action, image) = (format!("look at image {image}"), image.clone());
+        self.on_disk(action, move |store| store.find(&image)).await
+    }
+
+    async fn discard(
+        &self,
+        image: &ImageName,
+        image_id: Option<&str>,
+        uid: Uuid,
+    ) -> Result<Discarded, ImageError> {
+        let (action, image) = (format!("discard image {image}"), image.clone());
+        let id = image_id.map_or_else(|| uid.to_string(), str::to_owned);
+        self.on_disk(action, move |store| store.discard(&image, &id)).await
+    }
+
+    async fn purge(&self, trashed: &TrashedImage) -> Result<Purged, ImageError> {
+        let trashed = trashed.clone();
+        let action = format!("free the space of image {}/{}", trashed.pool, trashed.name);
+        self.on_disk(action, move |store| store.purge(&trashed)).await
+    }
+
+    /// Does nothing: the host limits what containers do to a loop device.
+    async fn limit(&self, _image: &ImageName, _limits: &RateLimits) -> Result<(), ImageError> {
+        Ok(())
+    }
+
+    async fn unfinished(&self) -> Result<Vec<Unfinished>, ImageError> {
+        self.on_disk("list unfinished images".to_owned(), Store::unfinished).await
+    }
+
+    async fn drop_unfinished(&self, unfinished: &Unfinished) -> Result<(), ImageError> {
+        let unfinished = unfinished.clone();
+        let action = format!("remove unfinished image {}/{}", unfinished.pool, unfinished.name);
+        self.on_disk(action, move |store| store.drop_unfinished(&unfinished)).await
+    }
+
+    async fn check(&self) -> Result<String, ImageError> {
+        self.on_disk("look at the image root".to_owned(), Store::check).await
+    }
+
+    fn source(&self, image: &ImageName) -> ImageSource {
+        ImageSource::File { path: self.store.path(image) }
+    }
+}

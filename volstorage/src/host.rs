@@ -1,0 +1,192 @@
+//! The host side of storage: what a volplugin does on its machine. Images are mapped to
+//! block devices and file systems are mounted here; nothing in the cluster is changed.
+
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use volcore::Kind;
+use volcore::options::{Access, MountOption};
+
+use crate::image::ImageSource;
+
+/// An image to be mapped.
+#[derive(Clone, Debug)]
+pub struct MapRequest {
+    /// Where it is.
+    pub source: ImageSource,
+    /// How to reach it; `auto` takes the best that this machine has.
+    pub access: Access,
+    /// Whether the device may be written to.
+    pub mode: Mode,
+}
+
+/// Whether a mapping or a mount may write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Reading and writing.
+    ReadWrite,
+    /// Reading only, enforced by the device.
+    ReadOnly,
+}
+
+/// An image that is a block device of this machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mapping {
+    /// The image.
+    pub source: ImageSource,
+    /// The device, e.g. `/dev/loop3`.
+    pub device: PathBuf,
+    /// How it is reached in fact; never `auto`. Local files are `fuse` without FUSE: a loop device.
+    pub access: Access,
+    /// The Ceph client addresses (`ip:port/nonce`) that can write, where this access tells.
+    pub clients: Vec<String>,
+}
+
+/// A file system to be mounted.
+#[derive(Clone, Debug)]
+pub struct MountRequest {
+    /// The folder; made if absent, with its parents.
+    pub target: PathBuf,
+    /// What the volume says is on it. What is on it in fact (by its superblock) decides the type.
+    pub filesystem: String,
+    /// Options of the policy.
+    pub options: Vec<MountOption>,
+    /// Whether it may be written to.
+    pub mode: Mode,
+}
+
+/// What this machine has mapped and mounted for the suite.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inventory {
+    /// Mapped images below this driver's folder; half-done ones (a FUSE mount without device) have no device.
+    pub mappings: Vec<Found>,
+    /// Mounts below the mount root, as (device, target), the newest last.
+    pub mounts: Vec<(PathBuf, PathBuf)>,
+}
+
+/// A mapping that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The image.
+    pub source: ImageSource,
+    /// Its device, if it has come that far.
+    pub device: Option<PathBuf>,
+}
+
+/// The space in a mounted file system, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// All of it.
+    pub size: u64,
+    /// What is taken.
+    pub used: u64,
+}
+
+/// Whether there was something to undo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Undone {
+    /// It was there and is gone.
+    Done,
+    /// There was nothing.
+    Absent,
+}
+
+/// Why an operation on this host failed.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// This machine cannot map images in this way.
+    #[error("access {access} is not possible on this host: {reason}")]
+    NoAccess {
+        /// The access that was asked for.
+        access: Access,
+        /// What is missing, e.g. `the kernel has no rbd module`, with the package or setting that helps.
+        reason: String,
+    },
+    /// The image is not there.
+    #[error("image {image} does not exist")]
+    NoImage {
+        /// The image, as `pool/name` or a path.
+        image: String,
+    },
+    /// Somebody still uses what should be undone.
+    #[error("{what} is still in use{}", by(holders))]
+    Busy {
+        /// The mount or device.
+        what: String,
+        /// Processes that hold it, as `name (pid)`, as far as they can be found.
+        holders: Vec<String>,
+    },
+    /// Something on the device is not what it should be; nothing was mounted.
+    #[error("{device} cannot be mounted: {reason}")]
+    Unmountable {
+        /// The device.
+        device: String,
+        /// Why not, e.g. `no file system was found on it`, or what fsck said.
+        reason: String,
+    },
+    /// It did not come to an end in time.
+    #[error("{action} did not finish within {seconds} s")]
+    Deadline {
+        /// What was tried.
+        action: String,
+        /// The deadline.
+        seconds: u64,
+    },
+    /// Anything else.
+    #[error("could not {action}")]
+    Failed {
+        /// What was tried, naming image, device or folder.
+        action: String,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+fn by(holders: &[String]) -> String {
+    if holders.is_empty() { String::new() } else { format!(" by {}", holders.join(", ")) }
+}
+
+impl HostError {
+    /// The kind of this error.
+    pub fn kind(&self) -> Kind {
+        match self {
+            HostError::NoAccess { .. } => Kind::Invalid,
+            HostError::NoImage { .. } => Kind::NotFound,
+            HostError::Busy { .. } => Kind::Busy,
+            HostError::Deadline { .. } => Kind::Unavailable,
+            HostError::Unmountable { .. } | HostError::Failed { .. } => Kind::Internal,
+        }
+    }
+}
+
+/// Maps and mounts. All methods are idempotent, and find out from the kernel (mountinfo, sysfs, loop
+/// ioctls) what is there rather than from memory, so that they work after any crash. All have a deadline
+/// of their own, inside Docker's. Calls for one image must not overlap: the caller holds a lock per volume.
+#[async_trait]
+pub trait HostDriver: Send + Sync + 'static {
+    /// Makes an image a block device. A failure undoes what was done.
+    async fn map(&self, request: &MapRequest) -> Result<Mapping, HostError>;
+
+    /// Takes the device away, its FUSE mount and process too, and waits until they are gone.
+    async fn unmap(&self, source: &ImageSource) -> Result<Undone, HostError>;
+
+    /// Mounts a mapped device, after repairing what its journal or error flag calls for. Mounted
+    /// already (the same device there) is success. Never formats.
+    async fn mount(&self, mapping: &Mapping, request: &MountRequest) -> Result<(), HostError>;
+
+    /// Unmounts and removes the (empty) folder.
+    async fn unmount(&self, target: &Path) -> Result<Undone, HostError>;
+
+    /// What is here.
+    async fn inventory(&self) -> Result<Inventory, HostError>;
+
+    /// The processes in other mount namespaces (containers) that still have this device mounted
+    /// elsewhere than at `target`, as `name (pid)`, one for each namespace.
+    async fn users(&self, device: &Path, target: &Path) -> Result<Vec<String>, HostError>;
+
+    /// The space in a mounted file system.
+    async fn space(&self, target: &Path) -> Result<Space, HostError>;
+}

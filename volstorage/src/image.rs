@@ -1,0 +1,251 @@
+//! The image side of storage: what a volmaster does in the cluster (or in the folder
+//! of local image files). Images are made, found, thrown away and limited here;
+//! nothing is ever mapped or mounted.
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+use volcore::Kind;
+use volcore::format::FormatCommand;
+use volcore::limit::RateLimits;
+use volcore::name::PoolName;
+use volcore::options::Access;
+use volcore::size::Size;
+use volcore::volume::ImageName;
+
+/// An image to be made.
+#[derive(Clone, Debug)]
+pub struct NewImage {
+    /// Where it goes.
+    pub image: ImageName,
+    /// The volume it belongs to; written on the image, so that it is known again.
+    pub uid: Uuid,
+    /// How large.
+    pub size: Size,
+    /// What puts the file system on it.
+    pub format: FormatCommand,
+    /// How hosts will reach it, which decides the image features.
+    pub access: Access,
+    /// The limits it starts with.
+    pub limits: RateLimits,
+}
+
+/// The answer to a create.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Created {
+    /// It was made now, and is complete under its final name.
+    Created {
+        /// Its id in the pool.
+        image_id: String,
+    },
+    /// An earlier or concurrent attempt for the same volume has made it.
+    AlreadyOurs {
+        /// Its id in the pool.
+        image_id: String,
+    },
+}
+
+/// What is known of an image without reading its data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageInfo {
+    /// Its id in the pool.
+    pub id: String,
+    /// The volume that it was made for; `None` where the suite has not made it.
+    pub uid: Option<Uuid>,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Bytes that take up space, where that is known cheaply.
+    pub used: Option<u64>,
+    /// The addresses of clients that have it open, other than the caller.
+    pub watchers: Vec<String>,
+}
+
+/// An image in the trash, waiting for its space to be freed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrashedImage {
+    /// The pool.
+    pub pool: PoolName,
+    /// The image's id, under which the trash knows it.
+    pub id: String,
+    /// The name that it had.
+    pub name: String,
+}
+
+/// The answer to a discard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Discarded {
+    /// It is in the trash (now or since an earlier attempt).
+    Trashed(TrashedImage),
+    /// There is no such image, neither under its name nor in the trash.
+    Absent,
+}
+
+/// The answer to a purge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purged {
+    /// Its space is free now.
+    Purged,
+    /// It was gone already.
+    Absent,
+}
+
+/// What is left of an attempt to make an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    /// The pool.
+    pub pool: PoolName,
+    /// The temporary name.
+    pub name: String,
+    /// The volume it was meant for.
+    pub uid: Uuid,
+}
+
+/// Where a host finds an image.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "driver", rename_all = "kebab-case")]
+pub enum ImageSource {
+    /// In a Ceph pool.
+    Rbd {
+        /// The pool.
+        pool: String,
+        /// The name in it.
+        image: String,
+    },
+    /// In a file of this machine.
+    File {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// Why an operation on an image failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// There is no such pool.
+    #[error("pool {pool} does not exist; {help}")]
+    NoPool {
+        /// The pool.
+        pool: String,
+        /// How to make one.
+        help: &'static str,
+    },
+    /// The name is taken by an image that the suite has not made for this volume. It was not touched.
+    #[error(
+        "image {image} exists already and was not made for this volume; it was left as it is (rename or remove it, \
+         or choose another volume name)"
+    )]
+    Foreign {
+        /// The image.
+        image: ImageName,
+    },
+    /// The format command failed; there is no image.
+    #[error("format command `{command}` failed with {status}: {stderr}")]
+    Format {
+        /// The command as it was run.
+        command: String,
+        /// How it ended, e.g. `exit status 1`, `deadline of 60s`.
+        status: String,
+        /// The end of what it wrote on stderr, at most 2 KiB.
+        stderr: String,
+    },
+    /// Somebody has the image open.
+    #[error("image {image} is in use by {}", watchers.join(", "))]
+    InUse {
+        /// The image.
+        image: ImageName,
+        /// The addresses.
+        watchers: Vec<String>,
+    },
+    /// No space, or a quota is used up.
+    #[error("no space left to {action}")]
+    NoSpace {
+        /// What was tried, naming the image and pool.
+        action: String,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The cluster or the disk does not answer.
+    #[error("{store} cannot be reached while trying to {action}")]
+    Unreachable {
+        /// Which store, e.g. `ceph (/etc/ceph/ceph.conf)`.
+        store: String,
+        /// What was tried.
+        action: String,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Anything else that went wrong.
+    #[error("could not {action}")]
+    Failed {
+        /// What was tried, naming the image and pool.
+        action: String,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl ImageError {
+    /// The kind of this error.
+    pub fn kind(&self) -> Kind {
+        match self {
+            ImageError::NoPool { .. } | ImageError::Format { .. } => Kind::Invalid,
+            ImageError::Foreign { .. } => Kind::Conflict,
+            ImageError::InUse { .. } => Kind::InUse,
+            ImageError::NoSpace { .. } => Kind::Exhausted,
+            ImageError::Unreachable { .. } => Kind::Unavailable,
+            ImageError::Failed { .. } => Kind::Internal,
+        }
+    }
+}
+
+/// Makes and removes images. All methods are idempotent: done twice, or taken up again after a
+/// crash at any point, they come to the same end. All have a deadline of their own. Dropping a call
+/// stops waiting, not working.
+///
+/// An image is built under a temporary name (`.new.<uid>.<attempt>`) and renamed when it is
+/// complete. So an image under its final name is always formatted, two attempts at once cannot
+/// spoil each other, and what was there before is never formatted over.
+#[async_trait]
+pub trait ImageDriver: Send + Sync + 'static {
+    /// Formats (on a sparse scratch file), makes the image, publishes it under its name.
+    /// A failing format command leaves nothing.
+    async fn create(&self, new: &NewImage) -> Result<Created, ImageError>;
+
+    /// Looks at an image; `None` only when the cluster said that it does not exist.
+    /// A missing pool is an error.
+    async fn find(&self, image: &ImageName) -> Result<Option<ImageInfo>, ImageError>;
+
+    /// Moves an image to the trash, which takes milliseconds whatever its size. With `image_id`, only
+    /// an image with that id is touched; without, only one that carries this uid. Refused while a
+    /// client has it open.
+    async fn discard(
+        &self,
+        image: &ImageName,
+        image_id: Option<&str>,
+        uid: Uuid,
+    ) -> Result<Discarded, ImageError>;
+
+    /// Frees the space of a trashed image; takes time in proportion to its data.
+    async fn purge(&self, trashed: &TrashedImage) -> Result<Purged, ImageError>;
+
+    /// Sets the limits that the data path enforces by itself, live.
+    async fn limit(&self, image: &ImageName, limits: &RateLimits) -> Result<(), ImageError>;
+
+    /// What attempts have left under temporary names, in all pools.
+    async fn unfinished(&self) -> Result<Vec<Unfinished>, ImageError>;
+
+    /// Removes what one attempt has left. Absent is success.
+    async fn drop_unfinished(&self, unfinished: &Unfinished) -> Result<(), ImageError>;
+
+    /// Whether the cluster answers, in milliseconds, for `readyz` and `status`: its description
+    /// (`ceph <fsid>, pools a, b`) or the error.
+    async fn check(&self) -> Result<String, ImageError>;
+
+    /// Where hosts find an image. No IO.
+    fn source(&self, image: &ImageName) -> ImageSource;
+}

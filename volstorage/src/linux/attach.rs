@@ -1,0 +1,313 @@
+//! The mapping half of [`LinuxHost`]: from an image to a device and back, whichever way it is
+//! reached.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use volcore::options::Access;
+
+use super::fuse::Manner;
+use super::ledger::Record;
+use super::loops::{self, LoopId};
+use super::{LinuxHost, Operation, Shared, failed, mountinfo, name_of, process_table};
+use crate::host::{HostError, MapRequest, Mapping, Undone};
+use crate::image::ImageSource;
+
+/// What is there of a mapping.
+enum Standing {
+    /// All of it.
+    Mapped(Mapping),
+    /// Something that does not serve: half of it, another mode or access, a dead server.
+    Unfit,
+    /// It was set out to map it in this way.
+    Recorded(Access),
+    /// Nothing.
+    Nothing,
+}
+
+impl LinuxHost {
+    pub(super) async fn map_image(&self, request: &MapRequest) -> Result<Mapping, HostError> {
+        check_names(&request.source)?;
+        let operation = self.within(self.deadlines().map);
+        let access = match operation.standing(request).await? {
+            Standing::Mapped(mapping) => return Ok(mapping),
+            Standing::Recorded(access) => access,
+            Standing::Unfit => {
+                operation.tear_down(&request.source, Manner::Orderly).await?;
+                operation.choose(request).await?
+            }
+            Standing::Nothing => operation.choose(request).await?,
+        };
+        let error = match operation.map_anew(request, access).await {
+            Ok(mapping) => return Ok(mapping),
+            Err(error) => error,
+        };
+        // A server that does not answer will not end by itself either.
+        let hangs = matches!(error, HostError::Deadline { .. });
+        let manner = if hangs { Manner::Abort } else { Manner::Orderly };
+        let undo = self.within(self.deadlines().unmap);
+        if let Err(undo) = undo.tear_down(&request.source, manner).await {
+            let cause: &dyn std::error::Error = &undo;
+            let image = name_of(&request.source);
+            tracing::warn!(image, cause, "could not undo a mapping that failed; unmap will");
+        }
+        Err(error)
+    }
+
+    pub(super) async fn unmap_image(&self, source: &ImageSource) -> Result<Undone, HostError> {
+        check_names(source)?;
+        self.within(self.deadlines().unmap).tear_down(source, Manner::Orderly).await
+    }
+}
+
+impl Operation<'_> {
+    /// What the record and the kernel say together.
+    async fn standing(&self, request: &MapRequest) -> Result<Standing, HostError> {
+        let request = request.clone();
+        let action = format!("look whether {} is mapped", name_of(&request.source));
+        self.call(action, move |shared| {
+            let (source, file) = (&request.source, shared.file(&request.source));
+            let record = shared.ledger.read(source).map_err(failed("read the record"))?;
+            let Some(record) = record else { return shared.unrecorded(&request, &file) };
+            let local = matches!(source, ImageSource::File { .. });
+            let fits = record.mode == request.mode
+                && (local || [Access::Auto, record.access].contains(&request.access));
+            if fits && record.access != Access::Fuse {
+                // The programs that map know by themselves what is mapped.
+                return Ok(Standing::Recorded(record.access));
+            }
+            let Some(attached) = record.attached.filter(|_| fits) else {
+                return Ok(Standing::Unfit);
+            };
+            let held = attached.hold(&file).map_err(failed("open the loop device"))?;
+            // A server that was killed answers at once that it is not connected.
+            Ok(match held.filter(|_| file.metadata().is_ok()) {
+                Some(device) => Standing::Mapped(shared.keep(source, attached, device)),
+                None => Standing::Unfit,
+            })
+        })
+        .await
+    }
+
+    /// How the image is to be reached in fact.
+    async fn choose(&self, request: &MapRequest) -> Result<Access, HostError> {
+        match (&request.source, request.access) {
+            (ImageSource::File { .. }, _) | (_, Access::Fuse) => Ok(Access::Fuse),
+            (_, Access::Kernel) => self.kernel_is_possible().await.map(|()| Access::Kernel),
+            (_, Access::Nbd) => self.nbd_is_possible().await.map(|()| Access::Nbd),
+            (_, Access::Auto) => Ok(*self.shared.auto.get_or_init(|| self.best()).await),
+        }
+    }
+
+    /// The best access that this machine has.
+    async fn best(&self) -> Access {
+        if self.kernel_is_possible().await.is_ok() {
+            return Access::Kernel;
+        }
+        let nbd = self.nbd_is_possible().await.is_ok();
+        if nbd { Access::Nbd } else { Access::Fuse }
+    }
+
+    async fn map_anew(&self, request: &MapRequest, access: Access) -> Result<Mapping, HostError> {
+        let source = &request.source;
+        let record = self.shared.ledger.begin(source, access, request.mode);
+        let record = self.call(format!("record {}", name_of(source)), move |shared| {
+            shared.write(&record, "write the record")?;
+            Ok(record)
+        });
+        let record = record.await?;
+        match (access, source) {
+            (Access::Kernel, ImageSource::Rbd { pool, image }) => {
+                self.kernel_map(pool, image, request.mode).await
+            }
+            (Access::Nbd, ImageSource::Rbd { pool, image }) => {
+                self.nbd_map(pool, image, request.mode).await
+            }
+            (_, ImageSource::Rbd { pool, image }) => {
+                self.fuse_start(pool, image, request.mode).await?;
+                self.attach(record).await
+            }
+            (_, ImageSource::File { .. }) => self.attach(record).await,
+        }
+    }
+
+    /// Attaches a loop device to the image's file, and completes the record.
+    async fn attach(&self, record: Record) -> Result<Mapping, HostError> {
+        let (source, mode) = (record.source.clone(), record.mode);
+        let file = self.shared.file(&source);
+        let action = format!("attach a loop device to {}", name_of(&source));
+        let attach = {
+            let (file, action) = (file.clone(), action.clone());
+            move |shared: &Shared| {
+                match file.metadata() {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        return Err(HostError::NoImage { image: file.display().to_string() });
+                    }
+                    Ok(found) if !found.is_file() => {
+                        return Err(failed(action)("it is not a regular file"));
+                    }
+                    // What else there is to say, attaching it says.
+                    Ok(_) | Err(_) => {}
+                }
+                shared.faults.effect("attach the loop device", || {
+                    loops::attach(&file, mode).map_err(failed(action))
+                })
+            }
+        };
+        // Given up while it is still attaching, the descriptor is dropped, and the device goes.
+        let (attached, device) = self.call(action, attach).await?;
+        self.call(format!("record {}", name_of(&source)), move |shared| {
+            let server = shared.fuse_folder(&source).and_then(|folder| shared.server(&folder));
+            let record = record.attached(attached, server);
+            shared.write(&record, "complete the record")?;
+            Ok(shared.keep(&source, attached, device))
+        })
+        .await
+    }
+
+    /// Takes away all that there is of a mapping, the record last.
+    async fn tear_down(&self, source: &ImageSource, manner: Manner) -> Result<Undone, HostError> {
+        let source = source.clone();
+        let looked = {
+            let source = source.clone();
+            move |shared: &Shared| {
+                shared.faults.alive("unmap")?;
+                shared.let_go(&source);
+                let record = shared.ledger.read(&source).map_err(failed("read the record"))?;
+                let attached = record.as_ref().and_then(|record| record.attached);
+                let attached = match (&source, attached) {
+                    (ImageSource::File { path }, None) => shared.attached_by_others(path)?,
+                    (_, attached) => attached,
+                };
+                Ok((record, attached))
+            }
+        };
+        let action = format!("unmap {}", name_of(&source));
+        let (record, attached) = self.call(action.clone(), looked).await?;
+        let mut found = record.is_some();
+        match (&source, record.as_ref().map(|record| record.access)) {
+            (ImageSource::Rbd { pool, image }, Some(Access::Kernel)) => {
+                self.kernel_unmap(pool, image).await?;
+            }
+            (ImageSource::Rbd { pool, image }, Some(Access::Nbd)) => {
+                self.nbd_unmap(pool, image).await?;
+            }
+            _ => {
+                if let Some(attached) = attached {
+                    found |= self.detach(&source, attached).await?;
+                }
+                let server = record.and_then(|record| record.server);
+                found |= self.fuse_stop(&source, server, manner).await?;
+            }
+        }
+        self.call(action, move |shared| {
+            let remove = || shared.ledger.remove(&source).map_err(failed("remove the record"));
+            shared.faults.effect("remove the record", remove)?;
+            Ok(if found { Undone::Done } else { Undone::Absent })
+        })
+        .await
+    }
+
+    /// Detaches a loop device and waits until it is gone; says whether it was there.
+    async fn detach(&self, source: &ImageSource, attached: LoopId) -> Result<bool, HostError> {
+        let file = self.shared.file(source);
+        let action = format!("detach {}", attached.device().display());
+        let clear = {
+            let (file, action) = (file.clone(), action.clone());
+            move |shared: &Shared| {
+                if !attached.is_there(&file) {
+                    return Ok(false);
+                }
+                let mounts = mountinfo::read().map_err(failed("read the mounts"))?;
+                if mounts.iter().any(|mount| mount.source == attached.device()) {
+                    return Err(busy(attached));
+                }
+                let clear = || attached.clear(&file).map_err(failed(action));
+                shared.faults.effect("detach the loop device", clear).map(|()| true)
+            }
+        };
+        let was_there = self.call(action.clone(), clear).await?;
+        let gone = move |_: &Shared| Ok(!attached.is_there(&file));
+        if was_there && !self.until(action.clone(), gone).await? {
+            return self.call(action, move |_| Err(busy(attached))).await;
+        }
+        Ok(was_there)
+    }
+}
+
+fn busy(attached: LoopId) -> HostError {
+    let device = attached.device();
+    let holders = process_table::device_holders(&device);
+    HostError::Busy { what: device.display().to_string(), holders }
+}
+
+/// A pool and an image become folders, and arguments of programs.
+fn check_names(source: &ImageSource) -> Result<(), HostError> {
+    let plain = |name: &str| {
+        !name.is_empty() && !name.contains(['/', '\0', '@']) && !name.starts_with(['.', '-'])
+    };
+    let fine = match source {
+        ImageSource::Rbd { pool, image } => plain(pool) && plain(image),
+        ImageSource::File { path } => path.is_absolute() && path.file_name().is_some(),
+    };
+    if fine {
+        return Ok(());
+    }
+    Err(failed(format!("map {}", name_of(source)))("an image name that the suite does not make"))
+}
+
+impl Shared {
+    /// The file that the loop device is over.
+    pub(super) fn file(&self, source: &ImageSource) -> PathBuf {
+        match (source, self.fuse_folder(source)) {
+            (ImageSource::Rbd { image, .. }, Some(folder)) => folder.join(image),
+            (ImageSource::Rbd { image, .. }, None) => image.into(),
+            (ImageSource::File { path }, _) => path.clone(),
+        }
+    }
+
+    /// What there is of an image without a record: a FUSE mount whose record was lost, a loop
+    /// device that somebody else attached.
+    fn unrecorded(&self, request: &MapRequest, file: &Path) -> Result<Standing, HostError> {
+        let source = &request.source;
+        if let Some(folder) = self.fuse_folder(source) {
+            let mounts = mountinfo::at(&folder).map_err(failed("read the mounts"))?;
+            return Ok(if mounts.is_empty() { Standing::Nothing } else { Standing::Unfit });
+        }
+        let Some(attached) = self.attached_by_others(file)? else { return Ok(Standing::Nothing) };
+        let held = attached.hold(file).map_err(failed("open the loop device"))?;
+        let Some(device) = held.filter(|_| attached.mode() == Some(request.mode)) else {
+            return Ok(Standing::Unfit);
+        };
+        let record = self.ledger.begin(source, Access::Fuse, request.mode);
+        self.write(&record.attached(attached, None), "write the record")?;
+        Ok(Standing::Mapped(self.keep(source, attached, device)))
+    }
+
+    /// The loop device over a local file.
+    fn attached_by_others(&self, file: &Path) -> Result<Option<LoopId>, HostError> {
+        match loops::over(file) {
+            Ok(found) => Ok(found),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed(format!("look for {}", file.display()))(error)),
+        }
+    }
+
+    fn write(&self, record: &Record, effect: &'static str) -> Result<(), HostError> {
+        self.faults.effect(effect, || {
+            self.ledger.write(record).map_err(failed(format!("record {}", name_of(&record.source))))
+        })
+    }
+
+    /// Keeps the device until it is mounted.
+    fn keep(&self, source: &ImageSource, attached: LoopId, device: OwnedFd) -> Mapping {
+        self.hold(source, device);
+        Mapping {
+            source: source.clone(),
+            device: attached.device(),
+            access: Access::Fuse,
+            clients: Vec::new(),
+        }
+    }
+}

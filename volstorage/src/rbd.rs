@@ -1,0 +1,282 @@
+//! Images in Ceph RBD, through librbd in this process.
+//!
+//! Every method is one call or a few through the door for blocking calls, over one shared
+//! [`Connection`]. An image carries the volume that it was made for in its metadata
+//! (`volplugin.uid`), and its limits as the librbd settings of the image, which rbd-fuse and rbd-nbd
+//! apply live. Called by volmaster. Must not map anything, and must not fence anybody.
+
+pub mod connection;
+
+mod build;
+mod names;
+mod removal;
+
+use std::path::Path;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+use uuid::Uuid;
+use volcore::limit::RateLimits;
+use volcore::name::PoolName;
+use volcore::options::Access;
+use volcore::volume::ImageName;
+
+use self::build::{Begun, Build};
+use self::connection::{CALL, Connection, Session};
+use self::removal::{Removal, Target};
+use crate::blocking::{Blocked, Gate};
+use crate::ceph::{Features, Image};
+use crate::faults::Faults;
+use crate::format::Formatter;
+use crate::format::scratch::Scratch;
+use crate::image::{
+    Created, Discarded, ImageDriver, ImageError, ImageInfo, ImageSource, NewImage, Purged,
+    TrashedImage, Unfinished,
+};
+
+/// The metadata key with the volume's uid.
+const UID: &str = "volplugin.uid";
+
+/// How long freeing an image's space may take before its caller goes on without it.
+const PURGE: Duration = Duration::from_secs(600);
+/// How many images are purged at a time: each call keeps a thread for as long as it takes.
+const PURGES: usize = 16;
+/// How long [`ImageDriver::check`] may take.
+const CHECK: Duration = Duration::from_secs(2);
+
+/// The image driver for Ceph RBD. Clones share the connection.
+#[derive(Clone, Debug)]
+pub struct RbdImages {
+    connection: Connection,
+    purges: Gate,
+    formatter: Formatter,
+    scratch: Scratch,
+    faults: Faults,
+}
+
+impl RbdImages {
+    /// Images behind this connection, which need not be up; scratch files for formatting are made in
+    /// `scratch`.
+    ///
+    /// # Errors
+    /// When the scratch folder cannot be made.
+    pub fn new(connection: Connection, scratch: &Path) -> Result<RbdImages, ImageError> {
+        let folder = scratch.display();
+        let scratch = Scratch::open(scratch).map_err(|error| ImageError::Failed {
+            action: format!("use scratch folder {folder}"),
+            source: Box::new(error),
+        })?;
+        Ok(RbdImages {
+            connection,
+            purges: Gate::new(PURGES),
+            formatter: Formatter::new(),
+            scratch,
+            faults: Faults::default(),
+        })
+    }
+
+    /// With a fault plan, for tests.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_faults(self, faults: &Faults) -> RbdImages {
+        RbdImages { faults: faults.clone(), ..self }
+    }
+
+    async fn create_now(self, new: NewImage) -> Result<Created, ImageError> {
+        let action = format!("begin image {}", new.image);
+        let (faults, wanted) = (self.faults.clone(), new.clone());
+        let begin = self.connection.call(&action, CALL, move |session| {
+            Build { session, faults: &faults, new: &wanted }.begin()
+        });
+        let format = self.formatter.format(&self.scratch, &new.format, new.size);
+        let (mut begin, mut format) = (std::pin::pin!(begin), std::pin::pin!(format));
+        // Cancel safe: what has not ended goes on below, or is given up on purpose. A draft that is
+        // made after its call was given up is found as unfinished.
+        let (begun, formatted) = tokio::select! {
+            begun = &mut begin => match begun? {
+                Begun::Exists(created) => return Ok(created),
+                Begun::Draft(draft) => (draft, format.await),
+            },
+            formatted = &mut format => match begin.await? {
+                Begun::Exists(created) => return Ok(created),
+                Begun::Draft(draft) => (draft, formatted),
+            },
+        };
+        let (action, faults) = (format!("complete image {}", new.image), self.faults.clone());
+        let wanted = new.clone();
+        let finish = move |session: &Session| {
+            Build { session, faults: &faults, new: &wanted }.finish(begun, formatted)
+        };
+        self.connection.call(&action, CALL, finish).await
+    }
+
+    async fn remove<T: Send + 'static>(
+        &self,
+        action: String,
+        work: impl FnOnce(Removal<'_>) -> Result<T, ImageError> + Send + 'static,
+    ) -> Result<T, ImageError> {
+        let faults = self.faults.clone();
+        let work = move |session: &Session| work(Removal { session, faults: &faults });
+        self.connection.call(&action, CALL, work).await
+    }
+}
+
+fn features(access: Access) -> Features {
+    let least = Features::LAYERING | Features::EXCLUSIVE_LOCK;
+    match access {
+        // What old kernels can map too.
+        Access::Kernel => least,
+        Access::Auto | Access::Nbd | Access::Fuse => {
+            least | Features::OBJECT_MAP | Features::FAST_DIFF | Features::DEEP_FLATTEN
+        }
+    }
+}
+
+/// What is known of an image that is open.
+fn describe(session: &Session, name: &ImageName, image: &Image) -> Result<ImageInfo, ImageError> {
+    let failed = |error| session.failed(&format!("look at image {name}"), error);
+    let used = if image.features().map_err(failed)?.contains(Features::FAST_DIFF) {
+        Some(image.usage().map_err(failed)?.used)
+    } else {
+        None
+    };
+    Ok(ImageInfo {
+        id: image.id().map_err(failed)?,
+        uid: names::uid(image).map_err(failed)?,
+        size: image.stat().map_err(failed)?.size,
+        used,
+        watchers: session.watchers(name, image)?,
+    })
+}
+
+/// The pools that are for RBD.
+fn pools(session: &Session) -> Result<Vec<PoolName>, ImageError> {
+    let command = json!({"prefix": "osd pool ls", "detail": "detail", "format": "json"});
+    let reply = session.cluster().mon_command(&command);
+    let reply = reply.map_err(|error| session.failed("list the pools", error))?;
+    rbd_pools(&reply.output).map_err(|error| ImageError::Failed {
+        action: "list the pools".to_owned(),
+        source: Box::new(error),
+    })
+}
+
+/// The pools with the application `rbd` in what `osd pool ls detail` prints. One whose name no volume
+/// could give is left out.
+fn rbd_pools(json: &[u8]) -> Result<Vec<PoolName>, serde_json::Error> {
+    let pools: Vec<Value> = serde_json::from_slice(json)?;
+    let is_rbd = |pool: &&Value| pool["application_metadata"].get("rbd").is_some();
+    let name = |pool: &Value| pool["pool_name"].as_str()?.parse().ok();
+    Ok(pools.iter().filter(is_rbd).filter_map(name).collect())
+}
+
+#[async_trait]
+impl ImageDriver for RbdImages {
+    async fn create(&self, new: &NewImage) -> Result<Created, ImageError> {
+        let action = format!("create image {}", new.image);
+        // A task of its own, so that it comes to an end when the caller goes away.
+        let task = tokio::spawn(self.clone().create_now(new.clone()));
+        task.await.map_err(|source| ImageError::Failed { action, source: Box::new(source) })?
+    }
+
+    async fn find(&self, image: &ImageName) -> Result<Option<ImageInfo>, ImageError> {
+        let (action, image) = (format!("look at image {image}"), image.clone());
+        let find = move |session: &Session| {
+            let open = session.open(&image)?;
+            open.map(|open| describe(session, &image, &open)).transpose()
+        };
+        self.connection.call(&action, CALL, find).await
+    }
+
+    async fn discard(
+        &self,
+        image: &ImageName,
+        image_id: Option<&str>,
+        uid: Uuid,
+    ) -> Result<Discarded, ImageError> {
+        let action = format!("move image {image} to the trash");
+        let (image, image_id) = (image.clone(), image_id.map(str::to_owned));
+        let discard = move |removal: Removal<'_>| {
+            removal.discard(&Target { image: &image, id: image_id.as_deref(), uid })
+        };
+        self.remove(action, discard).await
+    }
+
+    async fn purge(&self, trashed: &TrashedImage) -> Result<Purged, ImageError> {
+        let action = format!("free the space of image {}/{}", trashed.pool, trashed.name);
+        let (trashed, faults) = (trashed.clone(), self.faults.clone());
+        let purge = move |session: &Session| Removal { session, faults: &faults }.purge(&trashed);
+        self.connection.call_through(&self.purges, &action, PURGE, purge).await
+    }
+
+    async fn limit(&self, image: &ImageName, limits: &RateLimits) -> Result<(), ImageError> {
+        let action = format!("limit image {image}");
+        let (image, limits, faults) = (image.clone(), *limits, self.faults.clone());
+        let limit = move |session: &Session| {
+            let action = format!("set the limits of image {image}");
+            let failed = |error| session.failed(&action, error);
+            let open = session.pool(&image.pool)?.open_image(&image.name).map_err(failed)?;
+            faults.effect("set the limits", || build::limit(&open, &limits).map_err(failed))
+        };
+        self.connection.call(&action, CALL, limit).await
+    }
+
+    async fn unfinished(&self) -> Result<Vec<Unfinished>, ImageError> {
+        let list = |removal: Removal<'_>| {
+            let mut all = pools(removal.session)?;
+            // A pool that nobody has declared to be for RBD holds images all the same.
+            all.extend(removal.session.used_pools());
+            all.sort();
+            all.dedup();
+            removal.unfinished(&all)
+        };
+        self.remove("list unfinished images".to_owned(), list).await
+    }
+
+    async fn drop_unfinished(&self, unfinished: &Unfinished) -> Result<(), ImageError> {
+        let action = format!("remove unfinished image {}/{}", unfinished.pool, unfinished.name);
+        let unfinished = unfinished.clone();
+        self.remove(action, move |removal| removal.drop_unfinished(&unfinished)).await
+    }
+
+    async fn check(&self) -> Result<String, ImageError> {
+        let check = |session: &Session| {
+            let names: Vec<String> = pools(session)?.iter().map(PoolName::to_string).collect();
+            let fsid = session.cluster().fsid();
+            let fsid = fsid.map_err(|error| session.failed("read the cluster's id", error))?;
+            Ok(format!("ceph {fsid}, pools {}", names.join(", ")))
+        };
+        let action = "look at the cluster";
+        // Two seconds are no outage: the call goes on, and finds out whether it is one.
+        let answer = timeout(CHECK, self.connection.call(action, CALL, check)).await;
+        answer.unwrap_or_else(|_elapsed| {
+            let blocked = Blocked::Deadline { action: action.to_owned(), deadline: CHECK };
+            Err(self.connection.unreachable(action, Box::new(blocked)))
+        })
+    }
+
+    fn source(&self, image: &ImageName) -> ImageSource {
+        ImageSource::Rbd { pool: image.pool.to_string(), image: image.name.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pools_for_rbd_are_found() {
+        // Cut down from what Ceph 16.2 printed.
+        let json = br#"[
+            {"pool_id": 1, "pool_name": "rbd", "application_metadata": {"rbd": {}}},
+            {"pool_id": 2, "pool_name": "device_health_metrics", "application_metadata": {"mgr_devicehealth": {}}},
+            {"pool_id": 3, "pool_name": "new", "application_metadata": {}},
+            {"pool_id": 4, "pool_name": "with space", "application_metadata": {"rbd": {}}},
+            {"pool_id": 5, "pool_name": "ssd.2", "application_metadata": {"rbd": {}}}
+        ]"#;
+        let pools = rbd_pools(json).unwrap();
+        assert_eq!(pools.iter().map(PoolName::as_str).collect::<Vec<_>>(), ["rbd", "ssd.2"]);
+        assert!(rbd_pools(b"").is_err());
+    }
+}

@@ -1,0 +1,219 @@
+//! A connection that was made: its pools, and how sure we are that it works. Blocking.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use volcore::name::PoolName;
+use volcore::volume::ImageName;
+
+use crate::ceph::{CephError, Cluster, ConnectOptions, Image, Pool};
+use crate::image::ImageError;
+
+const NO_POOL: &str = "create it with `ceph osd pool create NAME` and `rbd pool init NAME`";
+
+/// How the cluster is called in errors.
+pub(super) fn store(conf: &Path) -> String {
+    format!("ceph ({})", conf.display())
+}
+
+/// The addresses in what `rados_getaddrs` prints, such as `[v2:10.0.0.1:0/12,v1:10.0.0.1:0/12]`, as
+/// watchers have them.
+fn plain_addresses(printed: &str) -> Vec<String> {
+    let addresses = printed.split(['[', ']', ',']).filter(|address| address.contains('/'));
+    let plain = |address: &str| {
+        let address =
+            address.strip_prefix("v1:").or(address.strip_prefix("v2:")).unwrap_or(address);
+        address.trim().to_owned()
+    };
+    addresses.map(plain).collect()
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Health {
+    Good,
+    /// A call got no answer in time.
+    Doubtful,
+    /// The cluster has no more to do with this client.
+    Fenced,
+}
+
+/// A connection that was made, for closures on the blocking pool.
+#[derive(Debug)]
+pub struct Session {
+    cluster: Cluster,
+    store: String,
+    /// The addresses of this client.
+    own: Vec<String>,
+    pools: Mutex<HashMap<PoolName, Pool>>,
+    health: AtomicU8,
+}
+
+impl Session {
+    pub(super) fn connect(options: &ConnectOptions) -> Result<Session, CephError> {
+        let cluster = Cluster::connect(options)?;
+        let own = plain_addresses(&cluster.addresses()?);
+        let (store, health) = (store(&options.conf), AtomicU8::new(Health::Good as u8));
+        Ok(Session { cluster, store, own, pools: Mutex::default(), health })
+    }
+
+    /// The cluster itself.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// A pool; opened once.
+    ///
+    /// # Errors
+    /// [`ImageError::NoPool`] when there is none.
+    pub fn pool(&self, name: &PoolName) -> Result<Pool, ImageError> {
+        let known = self.pools().get(name).cloned();
+        known.map_or_else(|| self.pool_now(name), Ok)
+    }
+
+    /// Whether "not found" in this pool means what it says: it also comes from pools that were
+    /// deleted. When there is another of the same name, the next [`pool`](Self::pool) gives that.
+    ///
+    /// # Errors
+    /// [`ImageError::NoPool`] when there is none any more.
+    pub fn is_current(&self, name: &PoolName, pool: &Pool) -> Result<bool, ImageError> {
+        let newest = self.cluster.wait_for_latest_osd_map();
+        newest.map_err(|error| self.failed(&format!("look for pool {name}"), error))?;
+        Ok(self.pool_now(name)?.id() == pool.id())
+    }
+
+    /// The pools that were opened so far.
+    pub fn used_pools(&self) -> Vec<PoolName> {
+        self.pools().keys().cloned().collect()
+    }
+
+    fn pool_now(&self, name: &PoolName) -> Result<Pool, ImageError> {
+        let opened = self.cluster.pool(name.as_str());
+        let mut pools = self.pools();
+        match opened {
+            Ok(pool) => {
+                pools.insert(name.clone(), pool.clone());
+                Ok(pool)
+            }
+            Err(error) => {
+                pools.remove(name);
+                Err(self.failed(&format!("open pool {name}"), error))
+            }
+        }
+    }
+
+    fn pools(&self) -> MutexGuard<'_, HashMap<PoolName, Pool>> {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens an image for reading, which disturbs nobody; `None` only when the cluster said that it
+    /// is not there.
+    ///
+    /// # Errors
+    /// [`ImageError::NoPool`], and when the cluster does not say.
+    pub fn open(&self, image: &ImageName) -> Result<Option<Image>, ImageError> {
+        loop {
+            let pool = self.pool(&image.pool)?;
+            match pool.open_image_read_only(&image.name) {
+                Ok(open) => return Ok(Some(open)),
+                Err(error) if !error.is_not_found() => {
+                    return Err(self.failed(&format!("look at image {image}"), error));
+                }
+                Err(_) if self.is_current(&image.pool, &pool)? => return Ok(None),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// The addresses of the clients, other than this one, that have an image open for writing.
+    ///
+    /// # Errors
+    /// When the cluster does not say.
+    pub fn watchers(&self, name: &ImageName, image: &Image) -> Result<Vec<String>, ImageError> {
+        let found = image
+            .watchers()
+            .map_err(|error| self.failed(&format!("look for users of image {name}"), error))?;
+        let mut addresses: Vec<String> = found
+            .into_iter()
+            .map(|watcher| watcher.address)
+            .filter(|address| !self.own.contains(address))
+            .collect();
+        addresses.sort();
+        addresses.dedup();
+        Ok(addresses)
+    }
+
+    /// The error of a call that failed. Takes note of what it says about the connection.
+    pub fn failed(&self, action: &str, error: CephError) -> ImageError {
+        let action = action.to_owned();
+        if error.is_shutdown() {
+            self.doubt(Health::Fenced);
+        } else if error.is_timed_out() {
+            self.doubt(Health::Doubtful);
+        }
+        match error {
+            CephError::PoolNotFound { pool } => ImageError::NoPool { pool, help: NO_POOL },
+            error if error.is_no_space() => ImageError::NoSpace { action, source: Box::new(error) },
+            error if error.is_timed_out() || error.is_shutdown() => {
+                let store = self.store.clone();
+                ImageError::Unreachable { store, action, source: Box::new(error) }
+            }
+            error => ImageError::Failed { action, source: Box::new(error) },
+        }
+    }
+
+    /// Whether further calls have a chance to be answered.
+    pub fn is_good(&self) -> bool {
+        self.health() == Health::Good
+    }
+
+    pub(super) fn health(&self) -> Health {
+        match self.health.load(Ordering::Relaxed) {
+            0 => Health::Good,
+            1 => Health::Doubtful,
+            _ => Health::Fenced,
+        }
+    }
+
+    pub(super) fn doubt(&self, health: Health) {
+        self.health.fetch_max(health as u8, Ordering::Relaxed);
+    }
+
+    /// Asks the monitors and, in each pool that was used, an OSD. In order again if all answer.
+    pub(super) fn probe(&self) -> Result<(), CephError> {
+        self.cluster.wait_for_latest_osd_map()?;
+        let pools: Vec<Pool> = self.pools().values().cloned().collect();
+        for pool in pools {
+            // No image has this name; that it is not there is an answer.
+            match pool.open_image_read_only(".probe") {
+                Err(error) if error.is_timed_out() => return Err(error),
+                Err(error) if error.is_shutdown() => {
+                    self.doubt(Health::Fenced);
+                    return Err(error);
+                }
+                _ => {}
+            }
+        }
+        let (from, to) = (Health::Doubtful as u8, Health::Good as u8);
+        let swapped = self.health.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed);
+        tracing::info!(store = %self.store, good = swapped.is_ok(), "the cluster answers again");
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_addresses_are_known_in_every_form() {
+        assert_eq!(plain_addresses("127.0.0.1:0/318"), ["127.0.0.1:0/318"]);
+        assert_eq!(plain_addresses("v1:10.77.0.1:0/42"), ["10.77.0.1:0/42"]);
+        assert_eq!(
+            plain_addresses("[v2:10.77.0.1:0/42,v1:10.77.0.1:0/42]"),
+            ["10.77.0.1:0/42", "10.77.0.1:0/42"]
+        );
+    }
+}

@@ -1,0 +1,295 @@
+//! `LinuxHost` on a real Ceph, through `rbd-fuse`.
+//!
+//! One cluster serves the whole binary. Tests that freeze a part of it have it to themselves.
+
+#![expect(clippy::unwrap_used, reason = "what helps a test panics as the test does")]
+
+#[path = "host_support/ceph.rs"]
+mod ceph;
+mod host_support;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use ceph::{CEPH, Frozen};
+use host_support::{Bed, Way, break_every_step, down, map, mount, up};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, getsid};
+use volcore::Kind;
+use volcore::options::Access;
+use volstorage::faults::Fault;
+use volstorage::host::{Found, HostDriver, HostError, Mode, Undone};
+use volstorage::image::ImageSource;
+
+fn server(bed: &Bed) -> Pid {
+    let servers = host_support::servers_below(bed.config.map_root.to_str().unwrap());
+    assert_eq!(servers.len(), 1);
+    Pid::from_raw(servers[0])
+}
+
+#[tokio::test]
+async fn what_is_written_is_there_again() {
+    let _part = CEPH.whole.read().await;
+    let source = CEPH.image("t.cycle").await;
+    let bed = Bed::with_ceph(&CEPH.conf);
+    let (host, target) = (bed.host(), bed.target("rbd/t.cycle"));
+    let mapping = up(&host, &source, &target).await;
+    assert_eq!(mapping.access, Access::Fuse);
+    std::fs::write(target.join("kept"), "something").unwrap();
+    assert_eq!(CEPH.watchers("t.cycle"), 1);
+    // It serves on without us, in a session of its own, and the next process takes it over.
+    assert_eq!(getsid(Some(server(&bed))).unwrap(), server(&bed));
+    drop(host);
+    let host = bed.host();
+    let found = host.inventory().await.unwrap();
+    let whole = Found { source: source.clone(), device: Some(mapping.device.clone()) };
+    assert_eq!(found.mappings, [whole]);
+    assert_eq!(found.mounts, [(mapping.device.clone(), target.clone())]);
+    assert_eq!(host.map(&map(&source)).await.unwrap(), mapping);
+    down(&host, &source, &target).await;
+    bed.assert_clean();
+    assert_eq!(CEPH.watchers("t.cycle"), 0);
+    let mapping = up(&host, &source, &target).await;
+    up(&host, &source, &target).await;
+    assert_eq!(host.map(&map(&source)).await.unwrap(), mapping);
+    assert_eq!(std::fs::read_to_string(target.join("kept")).unwrap(), "something");
+    down(&host, &source, &target).await;
+    assert_eq!(host.unmount(&target).await.unwrap(), Undone::Absent);
+    assert_eq!(host.unmap(&source).await.unwrap(), Undone::Absent);
+    bed.assert_clean();
+}
+
+#[tokio::test]
+async fn every_step_may_break() {
+    let _part = CEPH.whole.read().await;
+    let source = CEPH.image("t.broken").await;
+    let bed = Bed::with_ceph(&CEPH.conf);
+    // On files every fault goes with every way.
+    for (fault, thens) in [
+        (Fault::Fails, &[Way::Down][..]),
+        (Fault::AnswerLost, &[Way::Up]),
+        (Fault::Dies, &[Way::Down, Way::Up]),
+    ] {
+        for &then in thens {
+            let steps = break_every_step(&bed, &source, [Way::Up, then], fault).await;
+            let wanted = [
+                "write the record",
+                "make the map's folder",
+                "start rbd-fuse",
+                "attach the loop device",
+                "complete the record",
+                "make the mount's folder",
+                "mount",
+            ];
+            assert_eq!(steps, wanted);
+            let steps = break_every_step(&bed, &source, [Way::Down, then], fault).await;
+            let wanted = [
+                "unmount",
+                "remove the mount's folder",
+                "unmount rbd-fuse",
+                "remove the map's folder",
+                "remove the record",
+            ];
+            assert_eq!(steps, wanted);
+        }
+    }
+}
+
+#[tokio::test]
+async fn several_hosts_read_one_image() {
+    let _part = CEPH.whole.read().await;
+    let source = CEPH.image("t.shared").await;
+    let beds = [Bed::with_ceph(&CEPH.conf), Bed::with_ceph(&CEPH.conf)];
+    let target = |bed: &Bed| bed.target("rbd/t.shared");
+    for bed in &beds {
+        let mut request = map(&source);
+        request.mode = Mode::ReadOnly;
+        let mapping = bed.host().map(&request).await;
+        // The process has ended, and its device with it: nothing was mounted yet.
+        assert!(mapping.is_ok());
+        let host = bed.host();
+        let mapping = host.map(&request).await.unwrap();
+        let mut request = mount(&target(bed));
+        request.mode = Mode::ReadOnly;
+        host.mount(&mapping, &request).await.unwrap();
+        std::fs::write(target(bed).join("x"), "x").unwrap_err();
+    }
+    for bed in &beds {
+        down(&bed.host(), &source, &target(bed)).await;
+        bed.assert_clean();
+    }
+}
+
+#[tokio::test]
+async fn what_is_missing_is_not_found() {
+    let _part = CEPH.whole.read().await;
+    let bed = Bed::with_ceph(&CEPH.conf);
+    for (pool, image) in [("rbd", "t.missing"), ("nopool", "t.missing")] {
+        let source = ImageSource::Rbd { pool: pool.to_owned(), image: image.to_owned() };
+        let error = bed.host().map(&map(&source)).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::NotFound, "{error:?}");
+        assert_eq!(error.to_string(), format!("image {pool}/{image} does not exist"));
+        bed.assert_clean();
+    }
+}
+
+#[tokio::test]
+async fn accesses_that_this_kernel_lacks_are_refused() {
+    let _part = CEPH.whole.read().await;
+    let bed = Bed::with_ceph(&CEPH.conf);
+    for (access, sign) in [(Access::Kernel, "/sys/bus/rbd"), (Access::Nbd, "/sys/block/nbd0")] {
+        if Path::new(sign).exists() {
+            continue;
+        }
+        let source = ImageSource::Rbd { pool: "rbd".to_owned(), image: "any".to_owned() };
+        let mut request = map(&source);
+        request.access = access;
+        let error = bed.host().map(&request).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Invalid);
+        assert!(error.to_string().contains("this kernel has neither"), "{error}");
+        bed.assert_clean();
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_was_killed_leaves_nothing() {
+    let _part = CEPH.whole.read().await;
+    let source = CEPH.image("t.killed").await;
+    let bed = Bed::with_ceph(&CEPH.conf);
+    let (host, target) = (bed.host(), bed.target("rbd/t.killed"));
+    // Mapped only.
+    host.map(&map(&source)).await.unwrap();
+    kill(server(&bed), Signal::SIGKILL).unwrap();
+    assert_eq!(host.unmap(&source).await.unwrap(), Undone::Done);
+    bed.assert_clean();
+    // It died with the lock, and we may not break it.
+    let mapping = host.map(&map(&source)).await.unwrap();
+    let error = host.mount(&mapping, &mount(&target)).await.unwrap_err();
+    let HostError::Busy { what, holders } = &error else { panic!("{error:?}") };
+    assert_eq!(what, "image rbd/t.killed (locked until it is fenced)");
+    assert!(holders[0].starts_with("client."), "{holders:?}");
+    // Mapped again over the remains.
+    kill(server(&bed), Signal::SIGKILL).unwrap();
+    CEPH.fence("t.killed");
+    let mapping = host.map(&map(&source)).await.unwrap();
+    host.mount(&mapping, &mount(&target)).await.unwrap();
+    std::fs::write(target.join("kept"), "something").unwrap();
+    std::fs::File::open(target.join("kept")).unwrap().sync_all().unwrap();
+    std::fs::File::open(&target).unwrap().sync_all().unwrap();
+    // Mounted, which makes it impossible to map again before it is unmounted.
+    kill(server(&bed), Signal::SIGKILL).unwrap();
+    let error = host.map(&map(&source)).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Busy, "{error:?}");
+    down(&host, &source, &target).await;
+    bed.assert_clean();
+    // Attaching waits for the lock, for as long as the dead client seems to live.
+    does_not_answer(&impatient(&CEPH.conf), &source).await;
+    CEPH.fence("t.killed");
+    up(&host, &source, &target).await;
+    assert_eq!(std::fs::read_to_string(target.join("kept")).unwrap(), "something");
+    down(&host, &source, &target).await;
+    bed.assert_clean();
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_end_is_ended() {
+    let _part = CEPH.whole.read().await;
+    let source = CEPH.image("t.stuck").await;
+    let bed = Bed::with_ceph(&CEPH.conf);
+    let (host, target) = (bed.host(), bed.target("rbd/t.stuck"));
+    up(&host, &source, &target).await;
+    host.unmount(&target).await.unwrap();
+    kill(server(&bed), Signal::SIGSTOP).unwrap();
+    assert_eq!(host.unmap(&source).await.unwrap(), Undone::Done);
+    bed.assert_clean();
+}
+
+#[tokio::test]
+async fn a_hung_unmount_is_reported_and_not_mistaken_for_done() {
+    let _part = CEPH.whole.read().await;
+    let source = CEPH.image("t.hung").await;
+    let mut bed = Bed::with_ceph(&CEPH.conf);
+    bed.config.deadlines.unmount = Duration::from_secs(1);
+    let (host, target) = (bed.host(), bed.target("rbd/t.hung"));
+    up(&host, &source, &target).await;
+    std::fs::write(target.join("kept"), "something").unwrap();
+    let server = server(&bed);
+    kill(server, Signal::SIGSTOP).unwrap();
+    let error = host.unmount(&target).await.unwrap_err();
+    assert!(matches!(error, HostError::Deadline { seconds: 1, .. }), "{error:?}");
+    // The kernel shows the mount no longer, and still writes to the device.
+    host.unmount(&target).await.unwrap();
+    let error = host.unmap(&source).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Busy, "{error:?}");
+    kill(server, Signal::SIGCONT).unwrap();
+    assert_eq!(host.unmap(&source).await.unwrap(), Undone::Done);
+    bed.assert_clean();
+    up(&host, &source, &target).await;
+    assert_eq!(std::fs::read_to_string(target.join("kept")).unwrap(), "something");
+    down(&host, &source, &target).await;
+    bed.assert_clean();
+}
+
+#[tokio::test]
+async fn a_mount_without_record_is_found_and_taken_away() {
+    let _part = CEPH.whole.read().await;
+    let source = CEPH.image("t.lost").await;
+    let bed = Bed::with_ceph(&CEPH.conf);
+    bed.host().map(&map(&source)).await.unwrap();
+    std::fs::remove_dir_all(bed.config.map_root.join(".records")).unwrap();
+    let host = bed.host();
+    let half = Found { source: source.clone(), device: None };
+    assert_eq!(host.inventory().await.unwrap().mappings, [half]);
+    assert_eq!(host.unmap(&source).await.unwrap(), Undone::Done);
+    bed.assert_clean();
+}
+
+/// A bed whose deadline for a map is short enough for a test.
+fn impatient(conf: &Path) -> Bed {
+    let mut bed = Bed::with_ceph(conf);
+    bed.config.deadlines.map = Duration::from_secs(3);
+    bed
+}
+
+async fn does_not_answer(bed: &Bed, source: &ImageSource) {
+    let begun = Instant::now();
+    let error = bed.host().map(&map(source)).await.unwrap_err();
+    assert!(matches!(error, HostError::Deadline { seconds: 3, .. }), "{error:?}");
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    bed.assert_clean();
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_not_there_ends_inside_the_deadline() {
+    let _part = CEPH.whole.read().await;
+    let conf = std::fs::read_to_string(&CEPH.conf).unwrap();
+    let lines = conf.lines().map(|line| match line.starts_with("mon host") {
+        true => "mon host = [v1:127.0.0.1:1]",
+        false => line,
+    });
+    let wrong = lines.collect::<Vec<_>>().join("\n");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ceph.conf");
+    std::fs::write(&file, wrong + "\n").unwrap();
+    let source = ImageSource::Rbd { pool: "rbd".to_owned(), image: "any".to_owned() };
+    does_not_answer(&impatient(&file), &source).await;
+}
+
+#[tokio::test]
+async fn a_frozen_monitor_or_osd_ends_inside_the_deadline() {
+    let source = {
+        let _part = CEPH.whole.read().await;
+        CEPH.image("t.frozen").await
+    };
+    let _whole = CEPH.whole.write().await;
+    let bed = impatient(&CEPH.conf);
+    for daemon in ["mon", "osd"] {
+        let frozen = Frozen::new(daemon);
+        does_not_answer(&bed, &source).await;
+        drop(frozen);
+    }
+    let target = bed.target("rbd/t.frozen");
+    up(&bed.host(), &source, &target).await;
+    down(&bed.host(), &source, &target).await;
+    bed.assert_clean();
+}

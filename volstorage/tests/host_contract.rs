@@ -1,0 +1,160 @@
+//! The contract of `HostDriver`, kept by `LinuxHost` and by the fake alike.
+
+#![expect(clippy::unwrap_used, reason = "what helps a test panics as the test does")]
+
+mod host_support;
+
+use std::path::Path;
+
+use host_support::{Bed, map, mount};
+use volcore::Kind;
+use volstorage::fake::host::FakeHost;
+use volstorage::host::{Found, HostDriver, HostError, Mapping, Mode, Undone};
+use volstorage::image::ImageSource;
+
+/// Two images with a file system, one without, and one that does not exist.
+struct Images {
+    one: ImageSource,
+    other: ImageSource,
+    blank: ImageSource,
+    missing: ImageSource,
+}
+
+async fn contract(host: &dyn HostDriver, images: &Images, root: &Path) {
+    nothing_is_there(host, images, root).await;
+    done_twice(host, images, root).await;
+    nothing_is_there(host, images, root).await;
+    in_the_way(host, images, root).await;
+    nothing_is_there(host, images, root).await;
+    refused(host, images, root).await;
+    nothing_is_there(host, images, root).await;
+}
+
+async fn nothing_is_there(host: &dyn HostDriver, images: &Images, root: &Path) {
+    for source in [&images.one, &images.missing] {
+        assert_eq!(host.unmap(source).await.unwrap(), Undone::Absent);
+    }
+    let target = root.join("pool/one");
+    assert_eq!(host.unmount(&target).await.unwrap(), Undone::Absent);
+    assert!(host.space(&target).await.is_err());
+    let inventory = host.inventory().await.unwrap();
+    assert_eq!((inventory.mappings, inventory.mounts), (vec![], vec![]));
+}
+
+async fn done_twice(host: &dyn HostDriver, images: &Images, root: &Path) {
+    let (source, target) = (&images.one, root.join("pool/one"));
+    let mapping = host.map(&map(source)).await.unwrap();
+    assert_eq!(mapping.source, *source);
+    assert_eq!(host.map(&map(source)).await.unwrap(), mapping);
+    let whole = Found { source: source.clone(), device: Some(mapping.device.clone()) };
+    assert_eq!(host.inventory().await.unwrap().mappings, [whole]);
+    host.mount(&mapping, &mount(&target)).await.unwrap();
+    host.mount(&mapping, &mount(&target)).await.unwrap();
+    assert_eq!(host.map(&map(source)).await.unwrap(), mapping);
+    host.mount(&mapping, &mount(&target)).await.unwrap();
+    let inventory = host.inventory().await.unwrap();
+    assert_eq!(inventory.mounts, [(mapping.device.clone(), target.clone())]);
+    assert!(host.space(&target).await.unwrap().size > 0);
+    assert_eq!(host.users(&mapping.device, &target).await.unwrap(), [""; 0]);
+    assert_eq!(host.unmount(&target).await.unwrap(), Undone::Done);
+    assert_eq!(host.unmount(&target).await.unwrap(), Undone::Absent);
+    // The device went with its mount: what is left waits for `unmap`, or for the next `map`.
+    let half = Found { source: source.clone(), device: None };
+    assert_eq!(host.inventory().await.unwrap().mappings, [half]);
+    let error = host.mount(&mapping, &mount(&target)).await.unwrap_err();
+    assert!(matches!(error, HostError::Failed { .. }), "{error:?}");
+    let mapping = host.map(&map(source)).await.unwrap();
+    host.mount(&mapping, &mount(&target)).await.unwrap();
+    assert_eq!(host.unmount(&target).await.unwrap(), Undone::Done);
+    assert_eq!(host.unmap(source).await.unwrap(), Undone::Done);
+    assert_eq!(host.unmap(source).await.unwrap(), Undone::Absent);
+}
+
+async fn in_the_way(host: &dyn HostDriver, images: &Images, root: &Path) {
+    let target = root.join("pool/one");
+    let one = host.map(&map(&images.one)).await.unwrap();
+    let other = host.map(&map(&images.other)).await.unwrap();
+    assert_ne!(one.device, other.device);
+    host.mount(&one, &mount(&target)).await.unwrap();
+    // The folder is taken, the device is in use, its mode is what it is.
+    let busy = |error: HostError| assert_eq!(error.kind(), Kind::Busy, "{error:?}");
+    busy(host.mount(&other, &mount(&target)).await.unwrap_err());
+    busy(host.unmap(&images.one).await.unwrap_err());
+    let mut read_only = map(&images.one);
+    read_only.mode = Mode::ReadOnly;
+    busy(host.map(&read_only).await.unwrap_err());
+    // One image's device is never mounted as another's.
+    let swapped = Mapping { device: one.device.clone(), ..other };
+    host.mount(&swapped, &mount(&root.join("pool/other"))).await.unwrap_err();
+    assert_eq!(host.unmount(&target).await.unwrap(), Undone::Done);
+    // Not in use any more, it is mapped in the other mode.
+    let mapping = host.map(&read_only).await.unwrap();
+    let error = host.mount(&mapping, &mount(&target)).await.unwrap_err();
+    assert!(matches!(error, HostError::Unmountable { .. }), "{error:?}");
+    let mut request = mount(&target);
+    request.mode = Mode::ReadOnly;
+    host.mount(&mapping, &request).await.unwrap();
+    assert_eq!(host.unmount(&target).await.unwrap(), Undone::Done);
+    for source in [&images.one, &images.other] {
+        assert_eq!(host.unmap(source).await.unwrap(), Undone::Done);
+    }
+}
+
+async fn refused(host: &dyn HostDriver, images: &Images, root: &Path) {
+    let error = host.map(&map(&images.missing)).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound, "{error:?}");
+    let mapping = host.map(&map(&images.blank)).await.unwrap();
+    let error = host.mount(&mapping, &mount(&root.join("pool/blank"))).await.unwrap_err();
+    assert!(matches!(error, HostError::Unmountable { .. }), "{error:?}");
+    assert_eq!(host.unmap(&images.blank).await.unwrap(), Undone::Done);
+}
+
+#[tokio::test]
+async fn the_real_host_keeps_it() {
+    let bed = Bed::new();
+    let images = Images {
+        one: bed.ext4("one"),
+        other: bed.ext4("other"),
+        blank: bed.blank("blank", 1 << 20),
+        missing: ImageSource::File { path: bed.path("missing") },
+    };
+    contract(&bed.host(), &images, &bed.config.mount_root).await;
+    bed.assert_clean();
+}
+
+#[tokio::test]
+async fn the_fake_keeps_it() {
+    let host = FakeHost::new();
+    let image = |name: &str| ImageSource::Rbd { pool: "rbd".into(), image: name.into() };
+    let images = Images {
+        one: image("one"),
+        other: image("other"),
+        blank: image("blank"),
+        missing: image("missing"),
+    };
+    host.set_missing(&images.missing);
+    host.set_blank(&images.blank);
+    contract(&host, &images, Path::new("/mnt/volplugin")).await;
+}
+
+#[tokio::test]
+async fn a_restart_of_the_fake_loses_what_was_not_mounted() {
+    let host = FakeHost::new();
+    let image = |name: &str| ImageSource::Rbd { pool: "rbd".into(), image: name.into() };
+    let target = Path::new("/mnt/volplugin/one");
+    let one = host.map(&map(&image("one"))).await.unwrap();
+    host.map(&map(&image("other"))).await.unwrap();
+    host.mount(&one, &mount(target)).await.unwrap();
+    host.restart();
+    let devices: Vec<_> =
+        host.inventory().await.unwrap().mappings.into_iter().map(|found| found.device).collect();
+    assert_eq!(devices, [Some(one.device), None]);
+    host.set_users(target, &["sh (1234)"]);
+    host.unmount(target).await.unwrap();
+    let error = host.unmap(&image("one")).await.unwrap_err();
+    assert!(error.to_string().ends_with("in use by sh (1234)"), "{error}");
+    host.set_users(target, &[]);
+    assert_eq!(host.unmap(&image("one")).await.unwrap(), Undone::Done);
+    host.reboot();
+    assert!(host.mapped().is_empty() && host.mounted().is_empty());
+}

@@ -1,0 +1,271 @@
+//! States between two steps of librbd: a name is kept in two places (the object `rbd_id.<name>` and
+//! the pool's directory), and the trash in a third. They are made here by hand, as a client leaves
+//! them that dies in between, and the driver has to get out of each.
+
+use std::time::Duration;
+
+use serde_json::json;
+use volcore::options::Access;
+use volcore::volume::ImageName;
+use volstorage::ceph::Features;
+use volstorage::fake::Fault;
+use volstorage::image::{
+    Created, Discarded, ImageError, NewImage, Purged, TrashedImage, Unfinished,
+};
+use volstorage::process::{Program, Run};
+
+use super::ceph_support::CEPH;
+use super::harness::{Harness, new_image};
+use super::rbd::{Rbd, harness};
+use super::suite::{assert_nothing, id, unfinished};
+
+/// Changes the objects of the pool behind librbd's back.
+async fn rados(args: &[&str], stdin: &[u8]) -> Vec<u8> {
+    let run = Run::new(&Program::find("rados", "ceph-common"), Duration::from_secs(60));
+    let run = run.arg("-c").arg(&CEPH.conf).args(["-p", "rbd"]).args(args).stdin(stdin);
+    run.output().await.unwrap().stdout
+}
+
+/// A text as Ceph stores it.
+fn encoded(text: &str) -> Vec<u8> {
+    let len = u32::try_from(text.len()).unwrap().to_le_bytes();
+    [&len, text.as_bytes()].concat()
+}
+
+/// A draft that is complete, and was not renamed.
+async fn complete_draft(h: &Rbd, new: &NewImage) -> (Unfinished, String) {
+    let (driver, faults) = h.breakable();
+    for nth in 1.. {
+        faults.break_nth(nth, Fault::Dies);
+        driver.create(new).await.unwrap_err();
+        let done = faults.effects();
+        faults.revive();
+        let left = unfinished(&*driver, new).await.pop().unwrap();
+        if done.contains(&"write the data") && done.contains(&"set the metadata") {
+            let pool = CEPH.cluster().pool(left.pool.as_str()).unwrap();
+            let image = pool.open_image_read_only(&left.name).unwrap();
+            return (left, image.id().unwrap());
+        }
+        driver.drop_unfinished(&left).await.unwrap();
+    }
+    unreachable!("the numbers do not end")
+}
+
+/// A draft of which the new name is written, and not in the directory.
+async fn half_renamed(h: &Rbd, name: &str) -> (NewImage, Unfinished, String) {
+    let new = new_image(h.pool(), name);
+    let (draft, id) = complete_draft(h, &new).await;
+    rados(&["put", &format!("rbd_id.{}", new.image.name), "-"], &encoded(&id)).await;
+    (new, draft, id)
+}
+
+/// An image in the trash that is still in the directory.
+async fn half_trashed(h: &Rbd, name: &str) -> (NewImage, TrashedImage) {
+    let new = new_image(h.pool(), name);
+    let driver = h.driver();
+    driver.create(&new).await.unwrap();
+    let discarded = driver.discard(&new.image, None, new.uid).await.unwrap();
+    let Discarded::Trashed(trashed) = discarded else { panic!("{discarded:?}") };
+    let (name, id) = (&new.image.name, &trashed.id);
+    rados(&["setomapval", "rbd_directory", &format!("name_{name}")], &encoded(id)).await;
+    rados(&["setomapval", "rbd_directory", &format!("id_{id}")], &encoded(name)).await;
+    (new, trashed)
+}
+
+/// No object has the name any more, and an image of it can be made.
+async fn assert_free(h: &Rbd, new: &NewImage) {
+    assert_nothing(h, new).await;
+    let objects = String::from_utf8(rados(&["ls"], b"").await).unwrap();
+    for name in [new.image.name.clone(), new.uid.to_string()] {
+        let left: Vec<&str> = objects.lines().filter(|object| object.contains(&name)).collect();
+        assert_eq!(left, [""; 0]);
+    }
+    let created = h.driver().create(new).await.unwrap();
+    assert!(matches!(created, Created::Created { .. }), "{created:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn create_finishes_a_renaming() {
+    let h = harness().await;
+    let (new, _, image_id) = half_renamed(&h, "half").await;
+    let created = h.driver().create(&new).await.unwrap();
+    assert_eq!(created, Created::AlreadyOurs { image_id });
+    assert_eq!(unfinished(&*h.driver(), &new).await, []);
+    assert_eq!(h.names(&new.image.name).await, [new.image.name.as_str()]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn discard_takes_what_is_half_renamed() {
+    let h = harness().await;
+    let (new, _, image_id) = half_renamed(&h, "half").await;
+    let discarded = h.driver().discard(&new.image, None, new.uid).await.unwrap();
+    let Discarded::Trashed(trashed) = discarded else { panic!("{discarded:?}") };
+    assert_eq!(trashed.id, image_id);
+    assert_eq!(h.driver().purge(&trashed).await.unwrap(), Purged::Purged);
+    assert_free(&h, &new).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dropping_takes_both_names() {
+    let h = harness().await;
+    let (new, draft, _) = half_renamed(&h, "half").await;
+    for _ in 0..2 {
+        h.driver().drop_unfinished(&draft).await.unwrap();
+    }
+    assert_free(&h, &new).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dropping_takes_both_names_also_out_of_the_trash() {
+    let h = harness().await;
+    let (new, draft, _) = half_renamed(&h, "half").await;
+    CEPH.pool().trash_move(&draft.name, 0).unwrap();
+    assert_eq!(unfinished(&*h.driver(), &new).await, std::slice::from_ref(&draft));
+    for _ in 0..2 {
+        h.driver().drop_unfinished(&draft).await.unwrap();
+    }
+    assert_free(&h, &new).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn repairs_can_be_cut_short_too() {
+    let h = harness().await;
+    for nth in 1..4 {
+        let (driver, faults) = h.breakable();
+        let (new, draft, _) = half_renamed(&h, "half").await;
+        faults.break_nth(nth, Fault::Dies);
+        let cut = driver.drop_unfinished(&draft).await.is_err();
+        assert!(cut || faults.is_ahead());
+        h.driver().drop_unfinished(&draft).await.unwrap();
+        // Between the two steps of dropping it, it is a sound image.
+        let discarded = h.driver().discard(&new.image, None, new.uid).await.unwrap();
+        if let Discarded::Trashed(trashed) = discarded {
+            assert_eq!(h.driver().purge(&trashed).await.unwrap(), Purged::Purged);
+        }
+        assert_free(&h, &new).await;
+
+        let (new, _, image_id) = half_renamed(&h, "half").await;
+        faults.break_nth(nth, Fault::Dies);
+        driver.create(&new).await.ok();
+        faults.revive();
+        assert_eq!(id(&h.driver().create(&new).await.unwrap()), image_id);
+        for left in unfinished(&*h.driver(), &new).await {
+            h.driver().drop_unfinished(&left).await.unwrap();
+        }
+        assert_eq!(h.driver().find(&new.image).await.unwrap().unwrap().id, image_id);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_discard_that_was_cut_short_gives_the_name_back() {
+    let h = harness().await;
+    let (new, trashed) = half_trashed(&h, "trashed").await;
+    let discarded = h.driver().discard(&new.image, Some(&trashed.id), new.uid).await.unwrap();
+    assert_eq!(discarded, Discarded::Trashed(trashed.clone()));
+    assert_eq!(CEPH.pool().list().unwrap().iter().find(|entry| entry.id == trashed.id), None);
+    assert_eq!(h.driver().purge(&trashed).await.unwrap(), Purged::Purged);
+    assert_free(&h, &new).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_gives_the_name_back() {
+    let h = harness().await;
+    let (new, trashed) = half_trashed(&h, "trashed").await;
+    assert_eq!(h.driver().purge(&trashed).await.unwrap(), Purged::Purged);
+    assert_free(&h, &new).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_draft_without_a_header_is_dropped() {
+    let h = harness().await;
+    let new = new_image(h.pool(), "headless");
+    let (draft, id) = complete_draft(&h, &new).await;
+    rados(&["rm", &format!("rbd_header.{id}")], b"").await;
+    assert_eq!(unfinished(&*h.driver(), &new).await, std::slice::from_ref(&draft));
+    for _ in 0..2 {
+        h.driver().drop_unfinished(&draft).await.unwrap();
+    }
+    assert_free(&h, &new).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_draft_that_is_being_written_is_not_dropped() {
+    let h = harness().await;
+    let (driver, mut new) = (h.driver(), new_image(h.pool(), "busy"));
+    let go = tempfile::tempdir().unwrap();
+    let go = go.path().join("go");
+    new.format =
+        format!("until [ -e {} ]; do :; done; mkfs.ext4 -q %", go.display()).parse().unwrap();
+    std::fs::create_dir_all(go.parent().unwrap()).unwrap();
+    let create = tokio::spawn({
+        let (driver, new) = (driver.clone(), new.clone());
+        async move { driver.create(&new).await }
+    });
+    super::harness::until("a refusal", || async {
+        let draft = unfinished(&*driver, &new).await.pop()?;
+        // It is watched a moment after it was made.
+        match driver.drop_unfinished(&draft).await {
+            Err(ImageError::InUse { .. }) => Some(()),
+            other => panic!("{other:?}"),
+        }
+    })
+    .await;
+    std::fs::write(&go, "").unwrap();
+    assert!(matches!(create.await.unwrap().unwrap(), Created::Created { .. }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn features_follow_the_access() {
+    let h = harness().await;
+    let all = Features::LAYERING
+        | Features::EXCLUSIVE_LOCK
+        | Features::OBJECT_MAP
+        | Features::FAST_DIFF
+        | Features::DEEP_FLATTEN;
+    let few = Features::LAYERING | Features::EXCLUSIVE_LOCK;
+    for (access, wanted) in [(Access::Auto, all), (Access::Kernel, few)] {
+        let new = NewImage { access, ..new_image(h.pool(), "features") };
+        h.driver().create(&new).await.unwrap();
+        let image = CEPH.pool().open_image_read_only(&new.image.name).unwrap();
+        assert_eq!(image.features().unwrap(), wanted);
+        let used = h.driver().find(&new.image).await.unwrap().unwrap().used;
+        assert_eq!(used.is_some(), access == Access::Auto);
+    }
+}
+
+fn other(image: &ImageName) -> ImageName {
+    ImageName { name: format!("{}.other", image.name), ..image.clone() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_that_was_made_anew_is_seen() {
+    let h = harness().await;
+    let order = |command| CEPH.cluster().mon_command(&command).unwrap();
+    let make = || {
+        order(json!({"prefix": "osd pool create", "pool": "anew", "pg_num": 4}));
+    };
+    make();
+    let (driver, new) = (h.driver(), new_image("anew".parse().unwrap(), "v"));
+    driver.create(&new).await.unwrap();
+    order(json!({
+        "prefix": "osd pool delete", "pool": "anew", "pool2": "anew", "yes_i_really_really_mean_it": true
+    }));
+    let error = driver.find(&new.image).await.unwrap_err();
+    assert!(matches!(error, ImageError::NoPool { .. }), "{error:?}");
+    driver.unfinished().await.unwrap();
+    make();
+    assert_eq!(driver.find(&new.image).await.unwrap(), None);
+    assert!(matches!(driver.create(&new).await.unwrap(), Created::Created { .. }));
+    // It was not declared to be for RBD, and is cleaned up all the same.
+    let left = complete_draft(&h, &NewImage { image: other(&new.image), ..new.clone() }).await.0;
+    assert_eq!(left.pool, new.image.pool);
+    driver.drop_unfinished(&left).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_of_a_missing_image_are_an_error() {
+    let h = harness().await;
+    let image = ImageName { pool: h.pool(), name: "t.nonesuch".to_owned() };
+    let error = h.driver().limit(&image, &volcore::limit::RateLimits::default()).await.unwrap_err();
+    assert!(error.to_string().contains("rbd/t.nonesuch"), "{error}");
+}
