@@ -1,0 +1,185 @@
+//! Volumes: showing and listing them. Creating and removing have files of their own.
+
+mod create;
+mod remove;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use volapi::volumes::Image;
+use volcore::Kind;
+use volcore::claim::Claim;
+use volcore::name::{TenantName, VolumeId};
+use volcore::options::OptionError;
+use volcore::spec::SpecError;
+use volcore::volume::{CreateRefusal, ImageName, RemoveRefusal, Volume, VolumeState};
+use volstorage::image::{ImageError, ImageSource};
+use volstore::records::Versioned;
+use volstore::store::StoreError;
+
+use super::{App, Failing, ListAsk, ListError, Slice, catch_up, lists, store_kind};
+
+pub use create::{Creation, volume_create};
+pub(crate) use create::{abandoned, finish_create, take_up};
+pub use remove::{LeftBehind, Removal, RemoveAsk, volume_remove};
+pub(crate) use remove::{Mode, finish_remove};
+
+/// How long making an image is waited for, by whoever makes it.
+pub(crate) const CREATE_BOUND: Duration = Duration::from_secs(100);
+/// After this time a reconciler that finds a volume in `creating` takes the work up.
+pub(crate) const TAKE_UP_AFTER: Duration = Duration::from_secs(30);
+/// After this time somebody who waits for a volume does: making an image takes well below a second.
+const TAKE_UP_WAITING: Duration = Duration::from_secs(10);
+/// So long after the removal of a volume that never was ready its image is looked out for. Whoever was
+/// making it ends the look-out when done; this is for the case that it died just then.
+pub(crate) const LATE_BOUND: Duration = Duration::from_secs(60);
+
+/// Why something was not done to a volume.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    /// There is none.
+    #[error("volume {volume} does not exist")]
+    NotFound {
+        /// Which.
+        volume: VolumeId,
+    },
+    /// Its tenant does not exist.
+    #[error(
+        "tenant {tenant} does not exist: upload its policy with `volcli tenant upload {tenant} < policy.json`"
+    )]
+    NoTenant {
+        /// Which.
+        tenant: TenantName,
+    },
+    /// A driver option cannot be taken.
+    #[error(transparent)]
+    Option(#[from] OptionError),
+    /// Policy and options together make no volume.
+    #[error("volume {volume} cannot be made")]
+    Spec {
+        /// Which.
+        volume: VolumeId,
+        /// Why not.
+        #[source]
+        source: SpecError,
+    },
+    /// The rules say no.
+    #[error(transparent)]
+    Create(#[from] CreateRefusal),
+    /// The rules say no.
+    #[error(transparent)]
+    Remove(#[from] RemoveRefusal),
+    /// Somebody is making it, and has not finished in time.
+    #[error("volume {volume} is still being created, since {since:.0}; try again")]
+    StillCreating {
+        /// Which.
+        volume: VolumeId,
+        /// Since when.
+        since: Timestamp,
+    },
+    /// It was removed while it was being made.
+    #[error("volume {volume} was removed while it was being created")]
+    RemovedMeanwhile {
+        /// Which.
+        volume: VolumeId,
+    },
+    /// The image driver failed.
+    #[error("could not {action} volume {volume}")]
+    Image {
+        /// `create` or `remove`.
+        action: &'static str,
+        /// Which.
+        volume: VolumeId,
+        /// Why not.
+        #[source]
+        source: ImageError,
+    },
+    /// Others are faster, time and again.
+    #[error("volume {volume} is being changed by others; try again")]
+    Contended {
+        /// Which.
+        volume: VolumeId,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Failing for VolumeError {
+    fn kind(&self) -> Kind {
+        match self {
+            VolumeError::NotFound { .. } | VolumeError::NoTenant { .. } => Kind::NotFound,
+            VolumeError::Option(_) => Kind::Invalid,
+            VolumeError::Spec { source, .. } => source.kind(),
+            VolumeError::Create(refusal) => refusal.kind(),
+            VolumeError::Remove(refusal) => refusal.kind(),
+            VolumeError::StillCreating { .. } | VolumeError::Contended { .. } => Kind::Busy,
+            VolumeError::RemovedMeanwhile { .. } => Kind::Conflict,
+            VolumeError::Image { source, .. } => source.kind(),
+            VolumeError::Store(error) => store_kind(error),
+        }
+    }
+}
+
+/// Shows a volume and who holds it.
+pub async fn volume_get(app: &App, id: &VolumeId) -> Result<(Volume, Option<Claim>), VolumeError> {
+    let (volume, claim) = tokio::join!(app.records.volume(id), app.records.claim(id));
+    let volume = volume?.ok_or_else(|| VolumeError::NotFound { volume: id.clone() })?;
+    Ok((volume.value, claim?.map(|claim| claim.value)))
+}
+
+/// Where hosts find an image.
+pub fn image_shown(app: &App, image: &ImageName) -> Image {
+    match app.images.source(image) {
+        ImageSource::Rbd { pool, image } => Image::Rbd { pool, image },
+        ImageSource::File { path } => Image::File { path },
+    }
+}
+
+/// Makes sure that lists of volumes show what was acknowledged before.
+pub async fn volume_sync(app: &App) -> Result<(), ListError> {
+    catch_up(app, &app.mirrors.volumes, Some(&app.mirrors.mounts)).await
+}
+
+/// Changes whenever a list of volumes does: the generations of the volumes, and of the claims on them.
+pub fn volume_generations(app: &App) -> [u64; 2] {
+    let volumes = app.mirrors.volumes.read(|view| view.generation().0);
+    [volumes, app.mirrors.mounts.read(|view| view.generation().0)]
+}
+
+/// Lists volumes, after [`volume_sync`].
+pub fn volume_list(app: &App, ask: &ListAsk<VolumeId>) -> Slice<Volume> {
+    let keys = app.records.keys();
+    let prefix = match &ask.tenant {
+        Some(tenant) => keys.volumes_of(tenant),
+        None => keys.volumes(),
+    };
+    let after = ask.after.as_ref().map(|id| keys.volume(id));
+    lists::slice(&app.mirrors.volumes, &prefix, after.as_ref(), ask.limit)
+}
+
+/// The claim on a volume, as lists show it.
+pub fn claim_shown(app: &App, id: &VolumeId) -> Option<Arc<Claim>> {
+    app.mirrors.mounts.get(&app.records.keys().mount(id)).map(|kept| kept.record)
+}
+
+/// Notes on a volume why the last step on it failed, if nothing has changed meanwhile. For people:
+/// nothing depends on it but how soon the work is taken up again.
+async fn note_error(app: &App, volume: &Versioned<Volume>, error: &ImageError) {
+    let text = volapi::problem::chain(error);
+    if volume.value.last_error.as_ref() == Some(&text) {
+        return;
+    }
+    let noted = Volume { last_error: Some(text), ..volume.value.clone() };
+    let changes = app.records.changes().put_volume(&noted, Versioned::unchanged(Some(volume)));
+    if let Err(error) = app.records.commit(changes).await {
+        let (volume, error) = (&volume.value.id, volapi::problem::chain(&error));
+        tracing::warn!(%volume, error, "why a step failed could not be noted");
+    }
+}
+
+/// The same volume in another state, without the error of the last one.
+fn moved(volume: &Volume, state: VolumeState) -> Volume {
+    Volume { state, last_error: None, ..volume.clone() }
+}

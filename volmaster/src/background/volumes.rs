@@ -1,0 +1,98 @@
+//! Finishes volumes that somebody began to create or to remove and has not finished.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+use volcore::name::VolumeId;
+use volcore::volume::{Volume, VolumeState};
+
+use super::{LoopError, Pass};
+use crate::app::volumes::{
+    Mode, TAKE_UP_AFTER, abandoned, finish_create, finish_remove, take_up, volume_sync,
+};
+use crate::app::{App, LoopName};
+
+/// A removal that is older than this is nobody's any more; the request that began it is, as a rule,
+/// done within milliseconds.
+const REMOVING_AFTER: SignedDuration = SignedDuration::from_secs(2);
+/// How many volumes are begun in one pass.
+const BATCH: usize = 256;
+/// How long one volume may take before it counts as failed. The drivers have deadlines of their own.
+const BOUND: Duration = Duration::from_secs(300);
+
+pub(super) async fn pass(app: &Arc<App>) -> Result<Pass, LoopError> {
+    volume_sync(app).await?;
+    let pending: Vec<Arc<Volume>> = app.mirrors.volumes.read(|view| {
+        let all = view.records().values().map(|kept| &kept.record);
+        all.filter(|volume| !matches!(volume.state, VolumeState::Ready { .. })).cloned().collect()
+    });
+    let cell = app.loops.of(LoopName::Volumes);
+    cell.keep(&pending.iter().map(|volume| volume.uid).collect::<Vec<_>>());
+    let now = app.now();
+    let due = pending.iter().filter(|volume| is_due(app, volume, now)).take(BATCH);
+    let tasks = due.filter_map(|volume| begin(app, volume)).collect();
+    Ok(Pass { pending: pending.iter().map(|volume| line(volume)).collect(), tasks })
+}
+
+fn is_due(app: &App, volume: &Volume, now: Timestamp) -> bool {
+    let left = match &volume.state {
+        VolumeState::Ready { .. } => false,
+        VolumeState::Creating { .. } => abandoned(volume, now, TAKE_UP_AFTER),
+        VolumeState::Removing { since, .. } => {
+            volume.last_error.is_some() || now.duration_since(*since) > REMOVING_AFTER
+        }
+    };
+    left && !app.in_hand.has(&volume.id) && app.loops.of(LoopName::Volumes).is_due(volume.uid)
+}
+
+fn line(volume: &Volume) -> String {
+    let since = match &volume.state {
+        VolumeState::Creating { since } | VolumeState::Removing { since, .. } => *since,
+        VolumeState::Ready { .. } => volume.created_at,
+    };
+    let error = volume.last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+    format!("{} is {} since {since:.0}{error}", volume.id, volume.state.as_str())
+}
+
+fn begin(app: &Arc<App>, volume: &Volume) -> Option<JoinHandle<()>> {
+    let running = app.loops.of(LoopName::Volumes).begin(volume.uid)?;
+    let (app, id, uid) = (app.clone(), volume.id.clone(), volume.uid);
+    let tracker = app.tasks.clone();
+    Some(tracker.spawn(async move {
+        let _place = running.place().await;
+        let outcome = tokio::time::timeout(BOUND, finish(&app, &id, uid)).await;
+        let error = match outcome {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => volapi::problem::chain(&error),
+            Err(_) => format!("not finished within {BOUND:?}"),
+        };
+        app.loops.of(LoopName::Volumes).failed(uid);
+        tracing::warn!(volume = %id, error, "a volume could not be finished");
+    }))
+}
+
+/// Takes up the work on a volume as the store has it now.
+async fn finish(app: &App, id: &VolumeId, uid: Uuid) -> Result<(), LoopError> {
+    let Some(found) = app.records.volume(id).await?.filter(|found| found.value.uid == uid) else {
+        return Ok(());
+    };
+    match &found.value.state {
+        VolumeState::Ready { .. } => {}
+        VolumeState::Creating { .. } => {
+            if abandoned(&found.value, app.now(), TAKE_UP_AFTER)
+                && let Some(taken) = take_up(app, &found).await?
+            {
+                finish_create(app, taken).await?;
+                tracing::info!(volume = %id, "creating a volume was finished");
+            }
+        }
+        VolumeState::Removing { .. } => {
+            finish_remove(app, found, Mode::Background).await?;
+            tracing::info!(volume = %id, "removing a volume was finished");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,51 @@
+//! `/v1/hosts`.
+
+use axum::extract::State;
+use axum::response::Response;
+use volapi::hosts::{Host, OpenSession, SessionGranted};
+use volapi::list::Listing;
+use volcore::name::HostName;
+
+use super::Shared;
+use super::answer::{Failure, done, ok};
+use super::ask::{Json, NoQuery, Of};
+use crate::app::hosts::{self, SessionAsk};
+
+pub(super) async fn host_list(State(http): State<Shared>, _: NoQuery) -> Result<Response, Failure> {
+    let sessions = hosts::host_list(&http.app).await?;
+    Ok(ok(&Listing::whole(sessions.into_iter().map(Host::from).collect())))
+}
+
+pub(super) async fn host_get(
+    State(http): State<Shared>,
+    Of(host): Of<HostName>,
+    _: NoQuery,
+) -> Result<Response, Failure> {
+    let session = hosts::host_get(&http.app, &host).await?;
+    Ok(ok(&Host::from(session)))
+}
+
+pub(super) async fn host_session(
+    State(http): State<Shared>,
+    Of(host): Of<HostName>,
+    _: NoQuery,
+    Json(body): Json<OpenSession>,
+) -> Result<Response, Failure> {
+    let OpenSession { instance_id, boot_id, version } = body;
+    let ask = SessionAsk { instance: instance_id, boot: boot_id, version };
+    let app = http.app.clone();
+    let work = async move { hosts::host_session(&app, &host, &ask).await };
+    let (session, ttl) = http.app.detached(work).await??;
+    Ok(ok(&SessionGranted { host: Host::from(session), ttl }))
+}
+
+pub(super) async fn host_forget(
+    State(http): State<Shared>,
+    Of(host): Of<HostName>,
+    _: NoQuery,
+) -> Result<Response, Failure> {
+    let app = http.app.clone();
+    let work = async move { hosts::host_forget(&app, &host).await };
+    http.app.detached(work).await??;
+    Ok(done())
+}

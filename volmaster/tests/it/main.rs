@@ -1,0 +1,14 @@
+//! A whole volmaster but for the process: the real router on a real socket, the real operations and
+//! reconcilers, over a store in memory and a fake cluster that break on demand.
+
+#![expect(clippy::unwrap_used, reason = "in a test, what cannot be is a failure")]
+
+mod bad_input;
+mod client;
+mod faults;
+mod limits;
+mod mortal;
+mod process;
+mod races;
+mod routes;
+mod stage;

@@ -1,0 +1,266 @@
+//! A process that can die at any effect.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+use uuid::Uuid;
+use volcore::limit::RateLimits;
+use volcore::volume::ImageName;
+use volmaster::app::App;
+use volstorage::fake::image::FakeImages;
+use volstorage::image::{
+    Created, Discarded, ImageDriver, ImageError, ImageInfo, ImageSource, NewImage, Purged,
+    TrashedImage, Unfinished,
+};
+use volstore::memory::MemoryStore;
+use volstore::store::{
+    Commit, Entry, Key, LeaseId, Page, Renewal, Revision, Step, Store, StoreError, Watch,
+};
+
+use crate::stage::Stage;
+
+/// What a [`Mortal`] leaves without an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hang {
+    Images,
+    All,
+}
+
+/// A process that can die: from then on nothing that it asks is answered, and nothing that it wants
+/// happens. It sees the store and the cluster of a stage.
+#[derive(Clone)]
+pub struct Mortal {
+    store: MemoryStore,
+    images: FakeImages,
+    life: Arc<Life>,
+}
+
+#[derive(Default)]
+struct Life {
+    state: Mutex<State>,
+    image_gate: Mutex<Option<Gate>>,
+    commit_gate: Mutex<Option<Gate>>,
+}
+
+#[derive(Default)]
+struct State {
+    commits: usize,
+    die: Option<(usize, When)>,
+    hang: Option<Hang>,
+}
+
+/// When a process dies: the commit was sent, or it was not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    Before,
+    After,
+}
+
+/// Holds something up.
+#[derive(Clone, Default)]
+pub struct Gate {
+    reached: Arc<Notify>,
+    opened: Arc<Notify>,
+}
+
+impl Gate {
+    pub async fn reached(&self) {
+        self.reached.notified().await;
+    }
+
+    pub fn open(&self) {
+        self.opened.notify_one();
+    }
+
+    async fn pass(gate: &Mutex<Option<Gate>>) {
+        let gate = gate.lock().unwrap().take();
+        if let Some(gate) = gate {
+            gate.reached.notify_one();
+            gate.opened.notified().await;
+        }
+    }
+}
+
+impl Mortal {
+    pub fn new(stage: &Stage) -> Mortal {
+        Mortal { store: stage.store.clone(), images: stage.images.clone(), life: Arc::default() }
+    }
+
+    pub fn app(&self, stage: &Stage) -> Arc<App> {
+        stage.app_on(Arc::new(self.clone()), Arc::new(self.clone()))
+    }
+
+    pub fn hang(&self, hang: Hang) {
+        self.life.state.lock().unwrap().hang = Some(hang);
+    }
+
+    /// Holds up the next making of an image.
+    pub fn gate_images(&self) -> Gate {
+        let gate = Gate::default();
+        *self.life.image_gate.lock().unwrap() = Some(gate.clone());
+        gate
+    }
+
+    /// Holds up the next commit.
+    pub fn gate_commit(&self) -> Gate {
+        let gate = Gate::default();
+        *self.life.commit_gate.lock().unwrap() = Some(gate.clone());
+        gate
+    }
+
+    /// Dies at the `nth` commit from now.
+    pub fn die_at(&self, nth: usize, when: When) {
+        let mut state = self.life.state.lock().unwrap();
+        state.die = Some((state.commits + nth, when));
+    }
+
+    pub fn is_dead(&self) -> bool {
+        self.life.state.lock().unwrap().hang == Some(Hang::All)
+    }
+
+    async fn store_answers(&self) {
+        if self.life.state.lock().unwrap().hang == Some(Hang::All) {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    async fn images_answer(&self) {
+        if self.life.state.lock().unwrap().hang.is_some() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// The answer of the cluster, unless the process died of asking.
+    async fn answered<T>(&self, answer: Result<T, ImageError>) -> Result<T, ImageError> {
+        if self.images.faults().alive("").is_err() {
+            self.hang(Hang::All);
+        }
+        self.images_answer().await;
+        answer
+    }
+
+    fn next_commit(&self) -> Option<When> {
+        let mut state = self.life.state.lock().unwrap();
+        state.commits += 1;
+        let commits = state.commits;
+        state.die.filter(|(nth, _)| *nth == commits).map(|(_, when)| when)
+    }
+}
+
+#[async_trait]
+impl Store for Mortal {
+    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+        self.store_answers().await;
+        self.store.get(key).await
+    }
+
+    async fn list(
+        &self,
+        prefix: &Key,
+        after: Option<&Key>,
+        limit: usize,
+        at: Option<Revision>,
+    ) -> Result<Page, StoreError> {
+        self.store_answers().await;
+        self.store.list(prefix, after, limit, at).await
+    }
+
+    async fn commit(&self, steps: Vec<Step>) -> Result<Commit, StoreError> {
+        self.store_answers().await;
+        Gate::pass(&self.life.commit_gate).await;
+        let dies = self.next_commit();
+        if dies == Some(When::Before) {
+            self.hang(Hang::All);
+            self.store_answers().await;
+        }
+        let done = self.store.commit(steps).await;
+        if dies == Some(When::After) {
+            self.hang(Hang::All);
+            self.store_answers().await;
+        }
+        done
+    }
+
+    async fn revision(&self) -> Result<Revision, StoreError> {
+        self.store_answers().await;
+        self.store.revision().await
+    }
+
+    async fn watch(&self, prefix: &Key, from: Revision) -> Result<Watch, StoreError> {
+        self.store.watch(prefix, from).await
+    }
+
+    async fn lease_grant(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
+        self.store_answers().await;
+        self.store.lease_grant(ttl).await
+    }
+
+    async fn lease_renew(&self, lease: LeaseId) -> Result<Renewal, StoreError> {
+        self.store_answers().await;
+        self.store.lease_renew(lease).await
+    }
+
+    async fn lease_revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
+        self.store_answers().await;
+        self.store.lease_revoke(lease).await
+    }
+
+    fn describe(&self) -> String {
+        self.store.describe()
+    }
+}
+
+#[async_trait]
+impl ImageDriver for Mortal {
+    async fn create(&self, new: &NewImage) -> Result<Created, ImageError> {
+        self.images_answer().await;
+        Gate::pass(&self.life.image_gate).await;
+        self.answered(self.images.create(new).await).await
+    }
+
+    async fn find(&self, image: &ImageName) -> Result<Option<ImageInfo>, ImageError> {
+        self.images_answer().await;
+        self.images.find(image).await
+    }
+
+    async fn discard(
+        &self,
+        image: &ImageName,
+        image_id: Option<&str>,
+        uid: Uuid,
+    ) -> Result<Discarded, ImageError> {
+        self.images_answer().await;
+        self.answered(self.images.discard(image, image_id, uid).await).await
+    }
+
+    async fn purge(&self, trashed: &TrashedImage) -> Result<Purged, ImageError> {
+        self.images_answer().await;
+        self.answered(self.images.purge(trashed).await).await
+    }
+
+    async fn limit(&self, image: &ImageName, limits: &RateLimits) -> Result<(), ImageError> {
+        self.images_answer().await;
+        self.answered(self.images.limit(image, limits).await).await
+    }
+
+    async fn unfinished(&self) -> Result<Vec<Unfinished>, ImageError> {
+        self.images_answer().await;
+        self.images.unfinished().await
+    }
+
+    async fn drop_unfinished(&self, unfinished: &Unfinished) -> Result<(), ImageError> {
+        self.images_answer().await;
+        self.answered(self.images.drop_unfinished(unfinished).await).await
+    }
+
+    async fn check(&self) -> Result<String, ImageError> {
+        self.images_answer().await;
+        self.images.check().await
+    }
+
+    fn source(&self, image: &ImageName) -> ImageSource {
+        self.images.source(image)
+    }
+}
