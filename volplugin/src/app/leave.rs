@@ -1,0 +1,80 @@
+//! Giving a volume back: unmount, unmap, release the claim, forget the record. In this order,
+//! so that no other host can write before this one has stopped.
+
+use volcore::name::VolumeId;
+use volstorage::host::HostError;
+
+use crate::app::{Plugin, within};
+use crate::host::uses::{Held, Phase, Use, UsesError};
+use crate::master::MasterError;
+
+/// How far giving back came. The record stays on disk, and the reconciler goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum LeaveError {
+    /// It is still mounted or mapped.
+    #[error("{}", volapi::problem::chain(source))]
+    Host {
+        /// Why.
+        source: HostError,
+    },
+    /// It is unmounted and unmapped; the claim still stands at volmaster.
+    #[error("its claim could not be released: {source}")]
+    Claim {
+        /// Why.
+        source: MasterError,
+    },
+    /// The records on disk cannot be written.
+    #[error(transparent)]
+    Uses(#[from] UsesError),
+}
+
+impl Plugin {
+    /// Gives a volume back. The caller has the volume's turn. Idempotent.
+    pub(crate) async fn leave(&self, mut held: Held) -> Result<(), LeaveError> {
+        if held.phase != Phase::Leaving {
+            held.phase = Phase::Leaving;
+            held.uses.clear();
+            self.uses.put(&held)?;
+        }
+        if let Err(error) = self.leave_steps(&held).await {
+            held.last_error = Some(error.to_string());
+            self.uses.put(&held)?;
+            return Err(error);
+        }
+        self.uses.remove(&held.volume)?;
+        Ok(())
+    }
+
+    async fn leave_steps(&self, held: &Held) -> Result<(), LeaveError> {
+        let host = |source| LeaveError::Host { source };
+        self.driver.unmount(&held.target).await.map_err(host)?;
+        self.driver.unmap(&held.source).await.map_err(host)?;
+        self.release(&held.volume, held).await.map_err(|source| LeaveError::Claim { source })
+    }
+
+    async fn release(&self, id: &VolumeId, held: &Held) -> Result<(), MasterError> {
+        match self.master.mount_release(id, &self.me.host, &held.boot, within::RELEASE).await {
+            Err(error) if !error.is_not_found() => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Drops the uses that are over, when no container has the volume mounted any more:
+    /// no Unmount will come for them. Where that cannot be found out, they stay.
+    pub(crate) async fn drop_dead_uses(&self, held: &mut Held) {
+        if !held.uses.values().any(Use::is_over) {
+            return;
+        }
+        let Some(mapping) = &held.mapping else { return };
+        match self.driver.users(&mapping.device, &held.target).await {
+            Ok(users) if users.is_empty() => {
+                held.uses.retain(|_, one| !one.is_over());
+                held.told = false;
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(volume = %held.volume, %error, "cannot tell which containers use the volume");
+            }
+        }
+    }
+}

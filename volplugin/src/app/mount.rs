@@ -1,0 +1,291 @@
+//! `VolumeDriver.Mount`: a container is about to use a volume.
+//!
+//! In this order: the intent on disk, the claim at volmaster, the mapping, the mount, the
+//! state at volmaster, the use on disk. Each step is idempotent, so that Docker's retries
+//! and a restart in the middle come to the same end. A failure undoes what was done;
+//! what cannot be undone now stays on disk as [`Phase::Leaving`] for the reconciler.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use volapi::mounts::{ClaimMount, MountState};
+use volapi::volumes::{Image, State, Volume};
+use volcore::name::{MountId, VolumeId};
+use volcore::options::{Access, Sharing};
+use volstorage::host::{HostError, MapRequest, Mapping, Mode, MountRequest};
+use volstorage::image::ImageSource;
+
+use crate::app::{NoTurn, Plugin, within};
+use crate::docker::peer::Caller;
+use crate::host::uses::{Held, Phase, Use, UsesError, VERSION};
+use crate::master::MasterError;
+
+/// Why a volume is not mounted. Nothing is left behind, or is being cleaned up.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    /// Something else on the volume takes too long.
+    #[error(transparent)]
+    NoTurn(#[from] NoTurn),
+    /// Volmaster refuses, or cannot be reached.
+    #[error("could not mount volume {volume}")]
+    Master {
+        /// Which.
+        volume: VolumeId,
+        /// Its answer.
+        #[source]
+        source: MasterError,
+    },
+    /// The volume cannot be used now.
+    #[error("volume {volume} is {state}; it cannot be mounted now")]
+    NotReady {
+        /// Which.
+        volume: VolumeId,
+        /// Its state.
+        state: &'static str,
+    },
+    /// One container uses it already, and the policy allows one.
+    #[error(
+        "volume {volume} is in use by another container on this host since {since:.0}, and its policy says \
+         sharing: container; it is free when that container has stopped"
+    )]
+    OneContainer {
+        /// Which.
+        volume: VolumeId,
+        /// Since when.
+        since: Timestamp,
+    },
+    /// The last use of it is not yet cleaned up.
+    #[error("volume {volume} is still being unmounted from its last use: {reason}")]
+    StillLeaving {
+        /// Which.
+        volume: VolumeId,
+        /// Why it takes so long.
+        reason: String,
+    },
+    /// This machine cannot map or mount it.
+    #[error("could not mount volume {volume}")]
+    Host {
+        /// Which.
+        volume: VolumeId,
+        /// Why.
+        #[source]
+        source: HostError,
+    },
+    /// The records on disk cannot be written.
+    #[error(transparent)]
+    Uses(#[from] UsesError),
+}
+
+impl Held {
+    /// Notes whether Docker will be told of this Mount.
+    fn answer(&mut self, use_id: &MountId, caller: &Caller) {
+        if let Some(one) = self.uses.get_mut(use_id) {
+            one.answered = caller.waits();
+        }
+    }
+}
+
+impl Plugin {
+    /// Mounts a volume for one more use, and says where.
+    pub async fn mount(
+        &self,
+        id: &VolumeId,
+        use_id: MountId,
+        caller: &Caller,
+    ) -> Result<PathBuf, MountError> {
+        let _turn = self.turn(id).await?;
+        match self.uses.get(id) {
+            None => {}
+            Some(held) if held.phase == Phase::Mounted && held.boot == self.me.boot => {
+                return self.mount_once_more(held, use_id, caller).await;
+            }
+            // This very call died here before: go on with it.
+            Some(held) if held.phase == Phase::Mounting && held.uses.contains_key(&use_id) => {}
+            Some(held) => {
+                self.leave(held).await.map_err(|reason| MountError::StillLeaving {
+                    volume: id.clone(),
+                    reason: reason.to_string(),
+                })?;
+            }
+        }
+        self.mount_first(id, use_id, caller).await
+    }
+
+    /// The volume is mounted here: note one more use.
+    async fn mount_once_more(
+        &self,
+        mut held: Held,
+        use_id: MountId,
+        caller: &Caller,
+    ) -> Result<PathBuf, MountError> {
+        let id = held.volume.clone();
+        if !held.uses.contains_key(&use_id) {
+            self.drop_dead_uses(&mut held).await;
+        }
+        let other =
+            held.uses.iter().find(|(other, _)| **other != use_id).map(|(_, other)| other.since);
+        if let (Sharing::Container, Some(since)) = (held.sharing, other) {
+            return Err(MountError::OneContainer { volume: id, since });
+        }
+        let before = held.uses.get(&use_id).cloned();
+        let one_more = match &before {
+            Some(before) => before.once_more(caller.dockerd),
+            None => Use::new(caller.dockerd),
+        };
+        held.uses.insert(use_id.clone(), one_more);
+        // Quick while it is mapped and mounted, and puts it right where an operator has unmounted it.
+        let mapping = self.map_and_mount(&held).await;
+        held.mapping =
+            Some(mapping.map_err(|source| MountError::Host { volume: id.clone(), source })?);
+        held.told = false;
+        self.uses.put(&held)?;
+        match self.tell(&held).await {
+            Ok(()) => held.told = true,
+            // The host holds the volume whatever volmaster knows of this use; the reconciler tells it later.
+            Err(error) if error.is_unknown() => self.nudge.notify_one(),
+            Err(source) => {
+                match before {
+                    Some(before) => held.uses.insert(use_id, before),
+                    None => held.uses.remove(&use_id),
+                };
+                self.uses.put(&held)?;
+                return Err(MountError::Master { volume: id, source });
+            }
+        }
+        held.answer(&use_id, caller);
+        self.uses.put(&held)?;
+        Ok(held.target)
+    }
+
+    /// Nothing of the volume is here: take it.
+    async fn mount_first(
+        &self,
+        id: &VolumeId,
+        use_id: MountId,
+        caller: &Caller,
+    ) -> Result<PathBuf, MountError> {
+        let refused = |source| MountError::Master { volume: id.clone(), source };
+        let volume = self.master.volume_get(id, within::CLAIM).await.map_err(refused)?;
+        if volume.state != State::Ready {
+            return Err(MountError::NotReady { volume: id.clone(), state: volume.state.as_str() });
+        }
+        let mut held = self.intent(id, &volume, use_id.clone(), Use::new(caller.dockerd));
+        self.uses.put(&held)?;
+        if let Err(source) = self.tell(&held).await {
+            if source.is_unknown() {
+                // The claim may stand.
+                self.undo(held).await;
+            } else {
+                self.uses.remove(id)?;
+            }
+            return Err(refused(source));
+        }
+        match self.map_and_mount(&held).await {
+            Ok(mapping) => {
+                held.phase = Phase::Mounted;
+                held.mapping = Some(mapping);
+            }
+            Err(source) => {
+                self.undo(held).await;
+                return Err(MountError::Host { volume: id.clone(), source });
+            }
+        }
+        held.told = match self.tell(&held).await {
+            Ok(()) => true,
+            Err(error) if error.is_unknown() => {
+                self.nudge.notify_one();
+                false
+            }
+            Err(source) => {
+                // The claim was taken away in between: this host may not write.
+                self.undo(held).await;
+                return Err(refused(source));
+            }
+        };
+        held.answer(&use_id, caller);
+        if let Err(error) = self.uses.put(&held) {
+            self.undo(held).await;
+            return Err(error.into());
+        }
+        Ok(held.target)
+    }
+
+    fn intent(&self, id: &VolumeId, volume: &Volume, use_id: MountId, one_more: Use) -> Held {
+        let pool = volume.options.pool.as_ref().map_or("default", |pool| pool.as_str());
+        Held {
+            v: VERSION,
+            volume: id.clone(),
+            uid: volume.uid,
+            boot: self.me.boot.clone(),
+            phase: Phase::Mounting,
+            source: image_source(&volume.image),
+            target: self.mount_root.join(pool).join(id.image_name()),
+            access: match volume.options.access {
+                None | Some(Access::Auto) => self.access,
+                Some(access) => access,
+            },
+            filesystem: volume
+                .options
+                .filesystem
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+            mount_options: volume.options.mount_options.clone().unwrap_or_default(),
+            sharing: volume.options.sharing.unwrap_or_default(),
+            mapping: None,
+            uses: BTreeMap::from([(use_id, one_more)]),
+            told: false,
+            last_error: None,
+        }
+    }
+
+    async fn map_and_mount(&self, held: &Held) -> Result<Mapping, HostError> {
+        let mode = match held.sharing {
+            Sharing::ReadOnly => Mode::ReadOnly,
+            Sharing::Host | Sharing::Container => Mode::ReadWrite,
+        };
+        let map = MapRequest { source: held.source.clone(), access: held.access, mode };
+        let mapping = self.driver.map(&map).await?;
+        let mount = MountRequest {
+            target: held.target.clone(),
+            filesystem: held.filesystem.clone(),
+            options: held.mount_options.clone(),
+            mode,
+        };
+        self.driver.mount(&mapping, &mount).await?;
+        Ok(mapping)
+    }
+
+    /// Tells volmaster what is held: this is the claim, and its renewal.
+    pub(crate) async fn tell(&self, held: &Held) -> Result<(), MasterError> {
+        let state = match held.phase {
+            Phase::Mounting | Phase::Leaving => MountState::Claimed,
+            Phase::Mounted => MountState::Mounted,
+        };
+        let claim = ClaimMount {
+            host: self.me.host.clone(),
+            boot_id: self.me.boot.clone(),
+            state,
+            mount_ids: held.uses.keys().cloned().collect::<BTreeSet<_>>(),
+            clients: held.mapping.as_ref().map_or_else(Vec::new, |mapping| mapping.clients.clone()),
+        };
+        self.master.mount_claim(&held.volume, claim, within::CLAIM).await.map(drop)
+    }
+
+    /// Undoes a mount that failed; what cannot be undone now is left to the reconciler.
+    async fn undo(&self, held: Held) {
+        let id = held.volume.clone();
+        if let Err(error) = self.leave(held).await {
+            tracing::warn!(volume = %id, %error, "a failed mount could not be undone yet; it is tried again");
+            self.nudge.notify_one();
+        }
+    }
+}
+
+fn image_source(image: &Image) -> ImageSource {
+    match image {
+        Image::Rbd { pool, image } => ImageSource::Rbd { pool: pool.clone(), image: image.clone() },
+        Image::File { path } => ImageSource::File { path: path.clone() },
+    }
+}

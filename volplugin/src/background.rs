@@ -1,0 +1,5 @@
+//! Loops that bring things together again: periodic and nudged, idempotent, with no input.
+
+pub mod cache;
+pub mod reconcile;
+pub mod session;

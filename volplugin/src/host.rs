@@ -1,0 +1,5 @@
+//! What this host holds, on disk: its identity and the uses of its volumes.
+
+pub mod identity;
+pub mod locks;
+pub mod uses;

@@ -1,0 +1,7 @@
+//! The plugin over fakes with state: Docker's protocol on a real socket, and every fault.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
+
+mod faults;
+mod socket;
+mod support;

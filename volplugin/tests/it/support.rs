@@ -1,0 +1,266 @@
+//! A volmaster with state and a fault plan, and a plugin over it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use uuid::Uuid;
+use volapi::hosts::{Host, OpenSession, SessionGranted};
+use volapi::mounts::{ClaimMount, Mount};
+use volapi::volumes::{Image, Volume, VolumeBrief};
+use volcore::Kind;
+use volcore::claim::{
+    Claim, ClaimDecision, ClaimFacts, ReleaseDecision, mount_claim, mount_release,
+};
+use volcore::name::{BootId, HostName, VolumeId};
+use volcore::options::{Access, OptionSet};
+use volcore::policy::TenantPolicy;
+use volcore::spec::VolumeSpec;
+use volcore::volume::{self, Disposal, VolumeState};
+use volplugin::app::cache::Cache;
+use volplugin::app::{Me, Plugin};
+use volplugin::host::locks::Locks;
+use volplugin::host::uses::Uses;
+use volplugin::master::{Briefs, Master, MasterError};
+use volstorage::fake::host::FakeHost;
+
+/// What happens to one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It does not get there.
+    Lost,
+    /// It is done, and the answer is lost.
+    AnswerLost,
+}
+
+/// The state behind [`FakeMaster`].
+#[derive(Default)]
+pub struct State {
+    pub volumes: BTreeMap<VolumeId, volume::Volume>,
+    pub claims: BTreeMap<VolumeId, Claim>,
+    pub epochs: BTreeMap<VolumeId, u64>,
+    /// Counts the calls that may fail.
+    pub calls: usize,
+    /// The call with this number fails so.
+    pub fault: Option<(usize, Fault)>,
+    /// No call gets there.
+    pub down: bool,
+}
+
+/// A volmaster in memory, which decides by the rules of `volcore`.
+#[derive(Default)]
+pub struct FakeMaster {
+    state: Mutex<State>,
+}
+
+fn unreachable() -> MasterError {
+    MasterError::Unreachable { detail: "connection refused".to_owned() }
+}
+
+fn refused(kind: Kind, detail: impl ToString) -> MasterError {
+    MasterError::Refused { kind, detail: detail.to_string() }
+}
+
+impl FakeMaster {
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    fn call<T>(
+        &self,
+        act: impl FnOnce(&mut State) -> Result<T, MasterError>,
+    ) -> Result<T, MasterError> {
+        let mut state = self.state();
+        if state.down {
+            return Err(unreachable());
+        }
+        state.calls += 1;
+        let fault =
+            state.fault.filter(|(number, _)| *number == state.calls).map(|(_, fault)| fault);
+        match fault {
+            None => act(&mut state),
+            Some(Fault::Lost) => Err(unreachable()),
+            Some(Fault::AnswerLost) => act(&mut state).and(Err(unreachable())),
+        }
+    }
+}
+
+fn wire(state: &State, volume: &volume::Volume) -> Volume {
+    let image = Image::File { path: format!("/images/rbd/{}", volume.id.image_name()).into() };
+    let mount = state.claims.get(&volume.id).cloned().and_then(Mount::from_claim);
+    Volume::new(volume.clone(), image, mount)
+}
+
+fn find<'s>(state: &'s State, id: &VolumeId) -> Result<&'s volume::Volume, MasterError> {
+    state
+        .volumes
+        .get(id)
+        .ok_or_else(|| refused(Kind::NotFound, format!("volume {id} does not exist")))
+}
+
+#[async_trait]
+impl Master for FakeMaster {
+    async fn volume_get(&self, id: &VolumeId, _: Duration) -> Result<Volume, MasterError> {
+        self.call(|state| Ok(wire(state, find(state, id)?)))
+    }
+
+    async fn volume_list(&self, _: Option<&str>, _: Duration) -> Result<Briefs, MasterError> {
+        self.call(|state| {
+            let volumes = state.volumes.values().map(VolumeBrief::from).collect();
+            Ok(Briefs::List { tag: None, volumes })
+        })
+    }
+
+    async fn volume_create(
+        &self,
+        id: &VolumeId,
+        options: BTreeMap<String, String>,
+        _: Duration,
+    ) -> Result<Volume, MasterError> {
+        self.call(|state| {
+            let policy: TenantPolicy =
+                serde_json::from_str(r#"{"default-options": {"size": "10MB"}}"#).unwrap();
+            let options = OptionSet::from_driver_options(&options)
+                .map_err(|error| refused(Kind::Invalid, error))?;
+            let pool = "rbd".parse().unwrap();
+            let volume = state.volumes.entry(id.clone()).or_insert_with(|| volume::Volume {
+                id: id.clone(),
+                uid: Uuid::new_v4(),
+                spec: VolumeSpec::freeze(&policy, options, &pool).unwrap(),
+                policy_revision: 1,
+                created_at: Timestamp::UNIX_EPOCH,
+                state: VolumeState::Ready { image_id: "1".to_owned() },
+                last_error: None,
+            });
+            let volume = volume.clone();
+            Ok(wire(state, &volume))
+        })
+    }
+
+    async fn volume_remove(
+        &self,
+        id: &VolumeId,
+        _: Disposal,
+        _: Duration,
+    ) -> Result<(), MasterError> {
+        self.call(|state| {
+            find(state, id)?;
+            if let Some(claim) = state.claims.get(id) {
+                return Err(refused(Kind::InUse, claim.holders_shown()));
+            }
+            state.volumes.remove(id);
+            Ok(())
+        })
+    }
+
+    async fn mount_claim(
+        &self,
+        id: &VolumeId,
+        claim: ClaimMount,
+        _: Duration,
+    ) -> Result<Mount, MasterError> {
+        self.call(|state| {
+            let facts = ClaimFacts {
+                volume: find(state, id)?,
+                claim: state.claims.get(id),
+                session: None,
+                last_epoch: state.epochs.get(id).copied().unwrap_or(0),
+            };
+            let decision = mount_claim(facts, claim.into(), Timestamp::now())
+                .map_err(|refusal| refused(refusal.kind(), refusal))?;
+            let claim = match decision {
+                ClaimDecision::Claimed(claim)
+                | ClaimDecision::Updated(claim)
+                | ClaimDecision::AlreadyYours(claim) => claim,
+            };
+            state.epochs.insert(id.clone(), claim.epoch);
+            state.claims.insert(id.clone(), claim.clone());
+            Ok(Mount::from_claim(claim).unwrap())
+        })
+    }
+
+    async fn mount_release(
+        &self,
+        id: &VolumeId,
+        host: &HostName,
+        boot: &BootId,
+        _: Duration,
+    ) -> Result<(), MasterError> {
+        self.call(|state| {
+            match mount_release(state.claims.get(id), host, boot, None) {
+                ReleaseDecision::Delete => drop(state.claims.remove(id)),
+                ReleaseDecision::Keep(claim) => drop(state.claims.insert(id.clone(), claim)),
+                ReleaseDecision::Absent => {}
+            }
+            Ok(())
+        })
+    }
+
+    async fn mount_list(&self, _: Duration) -> Result<Vec<Mount>, MasterError> {
+        self.call(|state| {
+            Ok(state.claims.values().cloned().filter_map(Mount::from_claim).collect())
+        })
+    }
+
+    async fn host_session(
+        &self,
+        host: &HostName,
+        session: OpenSession,
+        _: Duration,
+    ) -> Result<SessionGranted, MasterError> {
+        self.call(|_| {
+            let OpenSession { instance_id, boot_id, version } = session;
+            let host =
+                Host { host: host.clone(), instance_id, boot_id, since: Timestamp::now(), version };
+            Ok(SessionGranted { host, ttl: Default::default() })
+        })
+    }
+}
+
+/// A plugin on a host, over fakes that outlive it.
+pub struct World {
+    pub master: Arc<FakeMaster>,
+    pub host: Arc<FakeHost>,
+    pub folder: tempfile::TempDir,
+}
+
+impl World {
+    pub fn new() -> World {
+        World {
+            master: Arc::new(FakeMaster::default()),
+            host: Arc::new(FakeHost::new()),
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    /// Starts a plugin, as after a restart: everything in memory is new.
+    pub fn start(&self) -> Arc<Plugin> {
+        self.start_as("h1", self.folder.path())
+    }
+
+    pub fn start_as(&self, host: &str, folder: &Path) -> Arc<Plugin> {
+        Arc::new(Plugin {
+            me: Me {
+                host: host.parse().unwrap(),
+                instance: Uuid::nil(),
+                boot: format!("boot-{host}").parse().unwrap(),
+            },
+            master: Arc::clone(&self.master) as Arc<dyn Master>,
+            driver: Arc::clone(&self.host) as Arc<_>,
+            uses: Uses::load(folder).unwrap(),
+            cache: Cache::load(folder.join("volumes.json")),
+            locks: Locks::default(),
+            mount_root: "/mnt/volplugin".into(),
+            access: Access::Auto,
+            default_tenant: None,
+            nudge: tokio::sync::Notify::new(),
+        })
+    }
+}
+
+pub fn id(text: &str) -> VolumeId {
+    text.parse().unwrap()
+}
