@@ -1,0 +1,55 @@
+//! `volcli mount …`
+
+use clap::Subcommand;
+use volcore::name::TenantName;
+
+use super::{OneVolume, Removal, SomeVolumes};
+
+pub const EXAMPLES: &str = "\
+Examples:
+  volcli mount list -o table
+  volcli mount get tenant1/db
+  volcli mount force-remove tenant1/db";
+
+const LIST_EXAMPLES: &str = "\
+Examples:
+  volcli mount list
+  volcli mount list tenant1 -o table";
+
+const GET_EXAMPLES: &str = "\
+Examples:
+  volcli mount get tenant1/db
+  volcli mount get tenant1/db -o table";
+
+const FORCE_REMOVE_EXAMPLES: &str = "\
+Examples:
+  volcli mount force-remove tenant1/db --dry-run
+  volcli mount force-remove tenant1/db --yes";
+
+/// `volcli mount …`
+#[derive(Debug, Subcommand)]
+pub enum MountCommand {
+    /// List the volumes that a host holds
+    #[command(visible_alias = "ls", after_help = LIST_EXAMPLES)]
+    List {
+        /// Only this tenant's
+        tenant: Option<TenantName>,
+    },
+    /// Show which host holds a volume
+    #[command(after_help = GET_EXAMPLES)]
+    Get {
+        #[command(flatten)]
+        volume: OneVolume,
+    },
+    /// Clear the claims on volumes, whoever holds them
+    ///
+    /// For hosts that are gone for good. A host that still runs goes on writing to the volume: if
+    /// another one mounts it then, the file system on it breaks. Be sure that the host is off.
+    #[command(after_help = FORCE_REMOVE_EXAMPLES)]
+    ForceRemove {
+        #[command(flatten)]
+        volumes: SomeVolumes,
+        #[command(flatten)]
+        removal: Removal,
+    },
+}

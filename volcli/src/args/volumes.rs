@@ -1,0 +1,131 @@
+//! `volcli volume …`
+
+use clap::{Args, Subcommand};
+use volcore::name::TenantName;
+
+use super::Removal;
+
+pub const EXAMPLES: &str = "\
+Examples:
+  volcli volume create tenant1/db --opt size=20GB --opt filesystem=xfs
+  volcli volume get tenant1/db
+  volcli volume list tenant1
+  volcli volume remove tenant1/db
+
+A volume is written tenant/volume. The older two arguments, tenant and volume, are read as well.";
+
+const CREATE_EXAMPLES: &str = "\
+Examples:
+  volcli volume create tenant1/db
+  volcli volume create tenant1/db --opt size=20GB --opt rate-limit.write.iops=500
+
+Options (see the tenant's policy for what holds without them):
+  pool, size, filesystem, mount-options, access (auto, kernel, nbd, fuse),
+  sharing (host, container, read-only), ephemeral, on-remove (keep, delete, trash),
+  snapshots, snapshots.frequency, snapshots.keep, snapshot.retention, snapshot.freeze,
+  rate-limit.write.iops, rate-limit.read.iops, rate-limit.write.bps, rate-limit.read.bps";
+
+const GET_EXAMPLES: &str = "\
+Examples:
+  volcli volume get tenant1/db
+  volcli volume get tenant1/db -o table";
+
+const LIST_EXAMPLES: &str = "\
+Examples:
+  volcli volume list tenant1
+  volcli volume list tenant1 -o table";
+
+const LIST_ALL_EXAMPLES: &str = "\
+Examples:
+  volcli volume list-all
+  volcli volume list-all -o json";
+
+const REMOVE_EXAMPLES: &str = "\
+Examples:
+  volcli volume remove tenant1/db
+  volcli volume remove tenant1/db tenant1/web --yes
+  volcli volume list tenant1 | xargs volcli volume remove --dry-run";
+
+const FORCE_REMOVE_EXAMPLES: &str = "\
+Examples:
+  volcli volume force-remove tenant1/db
+  volcli volume force-remove tenant1/db --etcd http://127.0.0.1:2379";
+
+/// One volume, in one argument or in two.
+#[derive(Debug, Args)]
+pub struct OneVolume {
+    /// The volume
+    #[arg(value_name = "TENANT/VOLUME")]
+    pub volume: String,
+    /// The volume's name, where the first argument is the tenant alone
+    #[arg(value_name = "VOLUME", hide = true)]
+    pub name: Option<String>,
+}
+
+/// One volume or more.
+#[derive(Debug, Args)]
+pub struct SomeVolumes {
+    /// The volumes
+    #[arg(value_name = "TENANT/VOLUME", required = true)]
+    pub volumes: Vec<String>,
+}
+
+/// `volcli volume …`
+#[derive(Debug, Subcommand)]
+pub enum VolumeCommand {
+    /// Create a volume
+    ///
+    /// Creating a volume again with no options, or with the same, is no error.
+    #[command(after_help = CREATE_EXAMPLES)]
+    Create {
+        #[command(flatten)]
+        volume: OneVolume,
+        /// What this volume has otherwise than its tenant's policy says
+        #[arg(long = "opt", value_name = "KEY=VALUE", value_parser = pair)]
+        options: Vec<(String, String)>,
+    },
+    /// Show a volume and who holds it
+    #[command(after_help = GET_EXAMPLES)]
+    Get {
+        #[command(flatten)]
+        volume: OneVolume,
+    },
+    /// List the volumes of a tenant
+    #[command(visible_alias = "ls", after_help = LIST_EXAMPLES)]
+    List {
+        /// The tenant
+        tenant: TenantName,
+    },
+    /// List the volumes of all tenants
+    #[command(after_help = LIST_ALL_EXAMPLES)]
+    ListAll,
+    /// Remove volumes and their data
+    ///
+    /// A volume that a host holds is not removed. Where the volume says `on-remove: trash` its
+    /// image is kept in the trash.
+    #[command(visible_alias = "rm", after_help = REMOVE_EXAMPLES)]
+    Remove {
+        #[command(flatten)]
+        volumes: SomeVolumes,
+        #[command(flatten)]
+        removal: Removal,
+    },
+    /// Forget volumes, and leave their images where they are
+    ///
+    /// For volumes whose image is lost or is to be kept apart. Nothing in the suite knows the
+    /// image afterwards; what is left behind is printed.
+    #[command(after_help = FORCE_REMOVE_EXAMPLES)]
+    ForceRemove {
+        #[command(flatten)]
+        volumes: SomeVolumes,
+        #[command(flatten)]
+        removal: Removal,
+    },
+}
+
+fn pair(text: &str) -> Result<(String, String), &'static str> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        Some(_) | None => Err("it is written KEY=VALUE, such as size=10GB"),
+    }
+}

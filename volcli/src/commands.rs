@@ -1,0 +1,54 @@
+//! Carries out a plan: one file for each resource.
+
+mod global;
+mod hosts;
+mod man;
+mod mounts;
+mod removal;
+mod status;
+mod tenants;
+mod volumes;
+
+use crate::backend::Backend;
+use crate::failure::{Exit, Failure};
+use crate::output::Format;
+use crate::plan::{Action, Plan};
+
+/// What every command has at hand.
+struct Context {
+    backend: Backend,
+    format: Option<Format>,
+}
+
+/// Carries out a plan.
+pub async fn run(plan: Plan) -> Result<Exit, Failure> {
+    let Plan { reach, format, action } = plan;
+    let context = Context { backend: Backend::new(reach).await?, format };
+    match action {
+        Action::TenantUpload(tenant, source) => tenants::upload(&context, &tenant, &source).await,
+        Action::TenantCheck(tenant, source) => tenants::check(&tenant, &source),
+        Action::TenantGet(tenant) => tenants::get(&context, &tenant).await,
+        Action::TenantList => tenants::list(&context).await,
+        Action::TenantDelete(tenants, care) => tenants::delete(&context, &tenants, care).await,
+        Action::TenantHistory(tenant) => tenants::history(&context, &tenant).await,
+        Action::TenantRevision(tenant, revision) => {
+            tenants::revision(&context, &tenant, revision).await
+        }
+        Action::VolumeCreate(body) => volumes::create(&context, &body).await,
+        Action::VolumeGet(id) => volumes::get(&context, &id).await,
+        Action::VolumeList(tenant) => volumes::list(&context, tenant.as_ref()).await,
+        Action::VolumeRemove(ids, care) => volumes::remove(&context, &ids, care).await,
+        Action::VolumeForceRemove(ids, care) => volumes::force_remove(&context, &ids, care).await,
+        Action::MountList(tenant) => mounts::list(&context, tenant.as_ref()).await,
+        Action::MountGet(id) => mounts::get(&context, &id).await,
+        Action::MountForceRemove(ids, care) => mounts::force_remove(&context, &ids, care).await,
+        Action::HostList => hosts::list(&context).await,
+        Action::HostGet(host) => hosts::get(&context, &host).await,
+        Action::HostForget(hosts, care) => hosts::forget(&context, &hosts, care).await,
+        Action::GlobalGet => global::get(&context).await,
+        Action::GlobalUpload(source) => global::upload(&context, &source).await,
+        Action::Status => status::show(&context).await,
+        Action::Completion(shell) => man::completion(shell),
+        Action::Man(dir) => man::pages(dir.as_deref()),
+    }
+}

@@ -1,0 +1,118 @@
+//! `volcli volume …`
+
+use volapi::mounts::Mount;
+use volapi::volumes::{CreateVolume, RemoveQuery, Volume};
+use volclient::Creation;
+use volcore::name::{TenantName, VolumeId};
+use volcore::options::OnRemove;
+
+use super::Context;
+use super::removal::{Words, each};
+use crate::failure::{Exit, Failure};
+use crate::output::{self, Format, say};
+use crate::plan::Care;
+use crate::rows::{date, image};
+
+pub async fn create(context: &Context, body: &CreateVolume) -> Result<Exit, Failure> {
+    let (creation, volume) = context.backend.master()?.volume_create(body).await?;
+    let done = match creation {
+        Creation::Created => "created",
+        Creation::Unchanged => "unchanged, it was there",
+    };
+    say(format_args!("volume {}: {done}; {}", volume.id(), shape(&volume)));
+    output::changed(&volume, context.format)?;
+    Ok(Exit::Done)
+}
+
+/// What a volume is, in a few words.
+fn shape(volume: &Volume) -> String {
+    let mut words = Vec::new();
+    words.extend(volume.options.size.map(|size| size.to_string()));
+    words.extend(volume.options.filesystem.as_ref().map(ToString::to_string));
+    words.push(format!("image {}", image(&volume.image)));
+    words.join(", ")
+}
+
+pub async fn get(context: &Context, id: &VolumeId) -> Result<Exit, Failure> {
+    output::one(&context.backend.volume_get(id).await?, context.format)?;
+    Ok(Exit::Done)
+}
+
+/// Names need no more than a brief list, which is an order of magnitude quicker.
+pub async fn list(context: &Context, tenant: Option<&TenantName>) -> Result<Exit, Failure> {
+    let none = match context.format {
+        None | Some(Format::Name) => {
+            let volumes = context.backend.volume_list_brief(tenant).await?;
+            output::list(&volumes, context.format)?;
+            volumes.is_empty()
+        }
+        Some(Format::Table | Format::Json | Format::Yaml) => {
+            let volumes = context.backend.volume_list(tenant).await?;
+            output::list(&volumes, context.format)?;
+            volumes.is_empty()
+        }
+    };
+    if let Some(tenant) = tenant.filter(|_| none)
+        && context.backend.tenant_get(tenant).await.is_err_and(|error| error.is_not_found())
+    {
+        say(format_args!(
+            "there is no tenant {tenant}; `volcli tenant list` shows those there are"
+        ));
+    }
+    Ok(Exit::Done)
+}
+
+/// Why a held volume cannot go.
+fn refuse_held(id: &VolumeId, mount: Option<&Mount>) -> Result<(), Failure> {
+    let Some(mount) = mount else { return Ok(()) };
+    let holders: Vec<String> = mount
+        .holders()
+        .map(|holder| format!("host {} holds it since {}", holder.host, date(&holder.since)))
+        .collect();
+    Err(Failure::WouldRefuse { what: format!("volume {id}"), why: holders.join(", ") })
+}
+
+pub async fn remove(context: &Context, ids: &[VolumeId], care: Care) -> Result<Exit, Failure> {
+    let words =
+        Words { noun: "volume", question: |names| format!("Remove {names} and the data on it?") };
+    let client = context.backend.master()?;
+    let remove = async |id: &VolumeId| {
+        let removed = client.volume_remove(id, RemoveQuery::default()).await?;
+        Ok(match removed.left_behind {
+            None => "removed, with its data".to_owned(),
+            Some(left) => format!("removed; left behind: {left}"),
+        })
+    };
+    let look = async |id: &VolumeId| {
+        let volume = client.volume_get(id).await?;
+        refuse_held(id, volume.mount.as_ref())?;
+        let data = match volume.options.on_remove {
+            Some(OnRemove::Trash) => "its image would be moved to the trash",
+            Some(OnRemove::Keep | OnRemove::Delete) | None => "its data would be deleted",
+        };
+        Ok(format!("would be removed ({}), and {data}", shape(&volume)))
+    };
+    each(context, &words, ids, care, remove, look).await
+}
+
+pub async fn force_remove(
+    context: &Context,
+    ids: &[VolumeId],
+    care: Care,
+) -> Result<Exit, Failure> {
+    let words = Words {
+        noun: "volume",
+        question: |names| format!("Forget {names}, and leave the data where it is?"),
+    };
+    let remove = async |id: &VolumeId| {
+        let removed = context.backend.volume_force_remove(id).await?;
+        let left = removed.left_behind.unwrap_or_else(|| "nothing that is known".to_owned());
+        Ok(format!("forgotten; left behind: {left}"))
+    };
+    let look = async |id: &VolumeId| {
+        let volume = context.backend.volume_get(id).await?;
+        refuse_held(id, volume.mount.as_ref())?;
+        Ok(format!("would be forgotten; left behind: image {}", image(&volume.image)))
+    };
+    each(context, &words, ids, care, remove, look).await
+}

@@ -1,0 +1,173 @@
+//! Why a command failed, how that is told, and what can be done about it.
+
+use std::process::{ExitCode, Termination};
+
+use volclient::{ClientError, NoMaster, Outcome};
+use volcore::Kind;
+
+use crate::direct::DirectError;
+use crate::document::DocumentError;
+use crate::output::{OutputError, say};
+use crate::plan::UsageError;
+
+/// How a command ended (DESIGN §12).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// All is done.
+    Done,
+    /// Nothing is done.
+    Failed,
+    /// The command line means nothing.
+    Usage,
+    /// Of several names, some are done.
+    Partly,
+}
+
+impl Termination for Exit {
+    fn report(self) -> ExitCode {
+        ExitCode::from(match self {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::Partly => 3,
+        })
+    }
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// volmaster said no, or could not be asked.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// etcd said no, or could not be asked.
+    #[error(transparent)]
+    Direct(#[from] DirectError),
+    /// The document cannot be uploaded.
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    /// The command line means nothing.
+    #[error(transparent)]
+    Usage(#[from] UsageError),
+    /// There is no master to ask.
+    #[error(transparent)]
+    NoMaster(#[from] NoMaster),
+    /// The answer cannot be shown.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    /// The user said no.
+    #[error("nothing was done")]
+    Declined,
+    /// A removal would be refused, as a dry run found.
+    #[error("{what} would not be removed: {why}")]
+    WouldRefuse {
+        /// What.
+        what: String,
+        /// Why not.
+        why: String,
+    },
+    /// The program cannot be set up.
+    #[error("cannot start the runtime")]
+    Runtime(#[source] std::io::Error),
+    /// A man page cannot be written.
+    #[error("cannot write the man pages to {folder}")]
+    Man {
+        /// Where.
+        folder: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl Failure {
+    /// How the program ends.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Failure::Usage(_) | Failure::NoMaster(_) => Exit::Usage,
+            Failure::Client(_)
+            | Failure::Direct(_)
+            | Failure::Document(_)
+            | Failure::Output(_)
+            | Failure::Declined
+            | Failure::WouldRefuse { .. }
+            | Failure::Runtime(_)
+            | Failure::Man { .. } => Exit::Failed,
+        }
+    }
+
+    /// True only where the store said so.
+    pub fn is_not_found(&self) -> bool {
+        match self {
+            Failure::Client(error) => error.is_not_found(),
+            Failure::Direct(error) => matches!(error, DirectError::NotFound { .. }),
+            Failure::Document(_)
+            | Failure::Usage(_)
+            | Failure::NoMaster(_)
+            | Failure::Output(_)
+            | Failure::Declined
+            | Failure::WouldRefuse { .. }
+            | Failure::Runtime(_)
+            | Failure::Man { .. } => false,
+        }
+    }
+
+    /// Tells the user.
+    pub fn tell(&self) {
+        say(format_args!("error: {}", volapi::problem::chain(self)));
+        for hint in self.hints() {
+            say(format_args!("  {hint}"));
+        }
+    }
+
+    /// The way out.
+    fn hints(&self) -> Vec<String> {
+        match self {
+            Failure::Client(error) => client_hints(error),
+            Failure::Direct(DirectError::Store(_)) => {
+                vec!["is etcd running there? name all its endpoints with --etcd URL".to_owned()]
+            }
+            Failure::Direct(_)
+            | Failure::Document(_)
+            | Failure::Usage(_)
+            | Failure::NoMaster(_)
+            | Failure::Output(_)
+            | Failure::Declined
+            | Failure::WouldRefuse { .. }
+            | Failure::Runtime(_)
+            | Failure::Man { .. } => Vec::new(),
+        }
+    }
+}
+
+fn client_hints(error: &ClientError) -> Vec<String> {
+    let mut hints = match error {
+        ClientError::Unreachable { .. } => vec![
+            "is volmaster running there? name another with --master URL or VOLCLI_MASTER"
+                .to_owned(),
+        ],
+        ClientError::Deadline { .. } => vec!["wait longer with --timeout".to_owned()],
+        ClientError::Garbled { .. } => {
+            vec!["name the address of a volmaster with --master URL or VOLCLI_MASTER".to_owned()]
+        }
+        ClientError::Problem { problem, .. } => match problem.kind {
+            Kind::Internal | Kind::Unavailable => {
+                vec![format!("volmaster's log has more under request id {}", problem.request_id)]
+            }
+            Kind::Busy => vec!["try again in a moment".to_owned()],
+            Kind::Invalid
+            | Kind::Unauthorized
+            | Kind::Forbidden
+            | Kind::NotFound
+            | Kind::Conflict
+            | Kind::InUse
+            | Kind::Precondition
+            | Kind::Exhausted => Vec::new(),
+        },
+    };
+    let reads = error.operation().ends_with("_get") || error.operation().ends_with("_list");
+    if !reads && error.outcome() == Outcome::Unknown {
+        hints.push("it may have been done all the same: look before you try again".to_owned());
+    }
+    hints
+}
