@@ -1,0 +1,32 @@
+# The one command surface: people and CI call the same targets. Each installs what it is missing by Debian
+# package name, starts its own servers on free loopback ports and private folders, and leaves nothing behind.
+.PHONY: help demo demo-ceph build test lint bench fuzz
+
+help: ## shows this
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+demo: ## the suite on this machine: a container writes, another reads
+	scripts/demo
+
+demo-ceph: ## the same on a real etcd and a real Ceph
+	scripts/demo --ceph
+
+build: ## release binaries in target/release
+	scripts/install build
+	cargo build --release --bins
+
+lint: ## formatting and clippy
+	scripts/install build
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+test: ## everything, with real dockerd, etcd and Ceph
+	scripts/install all
+	scripts/test
+
+bench: ## the figures, beside their baselines
+	scripts/install all
+	scripts/bench
+
+fuzz: ## a minute of fuzzing for each parser (needs a nightly toolchain and cargo-fuzz)
+	scripts/fuzz
