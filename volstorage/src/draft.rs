@@ -1,4 +1,5 @@
-//! The names of images that are being made: `.new.<uid>.<attempt>.<name>`.
+//! The names of images that are being made: `.new.<uid>.<attempt>.<name>`, and of those among them of
+//! which nothing will come: `.old.<uid>.<attempt>.<name>`.
 //!
 //! One rule for all drivers. No volume's image can have such a name, because a tenant's name begins
 //! with a letter or a digit. It ends with the name that the image will have, so that whoever finds
@@ -8,24 +9,44 @@ use uuid::Uuid;
 
 use crate::image::{ImageError, Unfinished};
 
-const PREFIX: &str = ".new.";
+const INCOMING: &str = ".new.";
+const OUTGOING: &str = ".old.";
 
 /// A name for a new attempt to make the image of that volume, to be called `image`.
 pub(crate) fn name(uid: Uuid, image: &str) -> String {
     let attempt = Uuid::new_v4().simple().to_string();
-    format!("{PREFIX}{uid}.{}.{image}", &attempt[..8])
+    format!("{INCOMING}{uid}.{}.{image}", &attempt[..8])
 }
 
 /// The volume for which an image of this name was being made.
 pub(crate) fn uid(name: &str) -> Option<Uuid> {
-    let (uid, attempt) = name.strip_prefix(PREFIX)?.split_once('.')?;
+    let (uid, attempt) = rest(name)?.split_once('.')?;
     if attempt.is_empty() { None } else { uid.parse().ok() }
 }
 
 /// The name that the image was to have.
 pub(crate) fn image(name: &str) -> Option<&str> {
-    let (_, attempt) = name.strip_prefix(PREFIX)?.split_once('.')?;
+    let (_, attempt) = rest(name)?.split_once('.')?;
     attempt.split_once('.').map(|(_, image)| image)
+}
+
+/// What an attempt is called while it is made.
+pub(crate) fn incoming(name: &str) -> String {
+    rest(name).map_or_else(|| name.to_owned(), |rest| format!("{INCOMING}{rest}"))
+}
+
+/// What an attempt is called while it is removed.
+pub(crate) fn outgoing(name: &str) -> String {
+    rest(name).map_or_else(|| name.to_owned(), |rest| format!("{OUTGOING}{rest}"))
+}
+
+/// Whether the attempt of this name is being removed.
+pub(crate) fn is_outgoing(name: &str) -> bool {
+    name.starts_with(OUTGOING)
+}
+
+fn rest(name: &str) -> Option<&str> {
+    name.strip_prefix(INCOMING).or_else(|| name.strip_prefix(OUTGOING))
 }
 
 /// Makes sure that what is to be dropped is no volume's image.
@@ -52,6 +73,10 @@ mod tests {
         let volume = Uuid::new_v4();
         let draft = name(volume, "t.v.1");
         assert_eq!((uid(&draft), image(&draft)), (Some(volume), Some("t.v.1")));
+        let old = outgoing(&draft);
+        assert_eq!((uid(&old), image(&old)), (Some(volume), Some("t.v.1")));
+        assert!(is_outgoing(&old) && !is_outgoing(&draft));
+        assert_eq!((incoming(&old), outgoing(&old)), (draft, old.clone()));
         assert_ne!(name(volume, "t.v"), name(volume, "t.v"));
         for other in ["t.v", ".new.", ".new.x.1", &format!(".new.{volume}"), ".trash"] {
             assert_eq!(uid(other), None, "{other}");

@@ -55,6 +55,7 @@ fn c_type(rust: &str) -> &str {
         "*mut RadosHandle" => "rados_t *",
         "IoctxHandle" => "rados_ioctx_t",
         "*mut IoctxHandle" => "rados_ioctx_t *",
+        "WriteOpHandle" => "rados_write_op_t",
         "ImageHandle" => "rbd_image_t",
         "*mut ImageHandle" => "rbd_image_t *",
         "CompletionHandle" => "rbd_completion_t",

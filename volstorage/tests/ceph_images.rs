@@ -2,6 +2,7 @@
 
 mod ceph_support;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,8 @@ use ceph_support::{CEPH, FEATURES, MIB, command, wait_for};
 use nix::errno::Errno;
 use serde_json::json;
 use volstorage::ceph::{
-    CephError, Cluster, ConnectOptions, Features, Shrink, Timeouts, TrashForce, TrashSource, Usage,
+    CephError, Cluster, ConnectOptions, Features, Shrink, Step, Timeouts, TrashForce, TrashSource,
+    Usage,
 };
 
 const GIB: u64 = 1 << 30;
@@ -143,10 +145,9 @@ fn image_that_is_missing_is_not_found() {
         pool.open_image_read_only("t.missing").map(drop).unwrap_err(),
         pool.open_image_by_id("1234").map(drop).unwrap_err(),
         pool.remove("t.missing").unwrap_err(),
-        pool.rename("t.missing", "t.other").unwrap_err(),
         pool.trash_move("t.missing", 0).unwrap_err(),
         pool.trash_remove("1234", TrashForce::RespectDeferment).unwrap_err(),
-        pool.trash_restore("1234", "t.other").unwrap_err(),
+        pool.set_metadata("1234", &BTreeMap::new()).unwrap_err(),
     ];
     for error in errors {
         assert!(error.is_not_found() && !error.is_pool_not_found(), "{error:?}");
@@ -155,46 +156,98 @@ fn image_that_is_missing_is_not_found() {
 }
 
 #[test]
-fn rename_of_a_hidden_image_publishes_it_and_never_replaces_another() {
+fn names_change_step_by_step() {
     let pool = CEPH.pool();
     let id = create(".new.publish", 64 * MIB);
+    assert_eq!(pool.linked_id(".new.publish").unwrap().as_deref(), Some(&*id));
+    assert_eq!(pool.listed_id(".new.publish").unwrap().as_deref(), Some(&*id));
+    assert_eq!(pool.listed_name(&id).unwrap().as_deref(), Some(".new.publish"));
     let image = pool.open_image(".new.publish").unwrap();
-    image.write_at(0, b"complete").unwrap();
-    image.close().unwrap();
-    assert!(tool("rbd", &["ls", "rbd"]).lines().any(|name| name == ".new.publish"));
-    assert!(tool("rbd", &["info", "rbd/.new.publish"]).contains(&id));
+    image.acquire_lock().unwrap();
+    image.write_extents([(0, b"complete".to_vec())]).unwrap();
 
-    pool.rename(".new.publish", "t.publish").unwrap();
+    pool.link("t.publish", &id).unwrap();
+    let error = pool.link("t.publish", &id).unwrap_err();
+    assert!(error.is_exists(), "{error:?}");
+    assert_eq!(error.to_string(), "cannot link the name of image rbd/t.publish");
+    assert_eq!(pool.unlink(".new.publish", &id).unwrap(), Step::Done);
+    assert_eq!(pool.unlink(".new.publish", &id).unwrap(), Step::Stale);
+    assert_eq!(pool.relist(&id, ".new.publish", "t.publish").unwrap(), Step::Done);
+    assert_eq!(pool.relist(&id, ".new.publish", "t.other").unwrap(), Step::Stale);
+    assert!(image.is_lock_owner().unwrap());
+    image.close().unwrap();
+
+    // What others see is what librbd's own renaming leaves.
     assert!(pool.open_image_read_only(".new.publish").unwrap_err().is_not_found());
     let image = pool.open_image_read_only("t.publish").unwrap();
     let mut start = [0; 8];
     assert_eq!(image.read_at(0, &mut start).unwrap(), 8);
     assert_eq!((&start, image.id().unwrap()), (b"complete", id.clone()));
-
-    let second = create(".new.publish", 32 * MIB);
-    let error = pool.rename(".new.publish", "t.publish").unwrap_err();
-    assert!(error.is_exists(), "{error:?}");
-    assert_eq!(error.to_string(), "cannot rename image rbd/.new.publish to t.publish");
-    assert_eq!(pool.open_image_read_only("t.publish").unwrap().id().unwrap(), id);
-    assert_eq!(pool.open_image_read_only(".new.publish").unwrap().id().unwrap(), second);
+    let listed = tool("rbd", &["ls", "rbd"]);
+    assert!(listed.lines().any(|name| name == "t.publish"), "{listed}");
+    assert!(!listed.lines().any(|name| name == ".new.publish"), "{listed}");
+    assert!(tool("rbd", &["info", "rbd/t.publish"]).contains(&id));
     drop(image);
-    pool.remove(".new.publish").unwrap();
-    pool.remove("t.publish").unwrap();
+    tool("rbd", &["rename", "rbd/t.publish", "rbd/t.renamed"]);
+    assert_eq!(pool.linked_id("t.renamed").unwrap(), Some(id.clone()));
+    assert_eq!(pool.listed_name(&id).unwrap().as_deref(), Some("t.renamed"));
+    pool.remove("t.renamed").unwrap();
+    assert_eq!(pool.linked_id("t.renamed").unwrap(), None);
+    assert_eq!(pool.listed_name(&id).unwrap(), None);
 }
 
 #[test]
-fn rename_of_an_image_that_is_open_and_locked_here() {
+fn names_of_another_image_are_left_alone() {
     let pool = CEPH.pool();
-    let id = create(".new.open", 64 * MIB);
-    let image = pool.open_image(".new.open").unwrap();
-    image.acquire_lock().unwrap();
-    image.write_extents([(0, b"complete".to_vec())]).unwrap();
-    pool.rename(".new.open", "t.open").unwrap();
-    assert_eq!(pool.open_image_read_only("t.open").unwrap().id().unwrap(), id);
-    assert!(image.is_lock_owner().unwrap());
-    image.write_at(4096, b"more").unwrap();
-    image.close().unwrap();
-    pool.remove("t.open").unwrap();
+    let (first, second) = (create("t.first", MIB), create("t.second", MIB));
+    assert!(pool.link("t.first", &second).unwrap_err().is_exists());
+    assert_eq!(pool.unlink("t.first", &second).unwrap(), Step::Stale);
+    assert_eq!(pool.unlist(&second, "t.first").unwrap(), Step::Stale);
+    let error = pool.relist(&second, "t.second", "t.first").unwrap_err();
+    assert!(error.is_exists(), "{error:?}");
+    for (name, id) in [("t.first", first), ("t.second", second)] {
+        assert_eq!(pool.open_image_read_only(name).unwrap().id().unwrap(), id);
+        assert_eq!(pool.listed_id(name).unwrap().as_deref(), Some(&*id));
+        assert_eq!(pool.unlink(name, &id).unwrap(), Step::Done);
+        pool.link(name, &id).unwrap();
+        pool.remove(name).unwrap();
+    }
+}
+
+#[test]
+fn of_many_who_list_an_image_anew_one_succeeds() {
+    let pool = CEPH.pool();
+    let id = create("t.wanted", MIB);
+    let names: Vec<String> = (0..8).map(|nth| format!("t.wanted{nth}")).collect();
+    let done: Vec<usize> = std::thread::scope(|scope| {
+        let all: Vec<_> =
+            names.iter().map(|to| scope.spawn(|| pool.relist(&id, "t.wanted", to))).collect();
+        let all = all.into_iter().map(|one| one.join().unwrap().unwrap()).enumerate();
+        all.filter(|(_, step)| *step == Step::Done).map(|(nth, _)| nth).collect()
+    });
+    assert_eq!(done.len(), 1, "{done:?}");
+    let winner = &names[done[0]];
+    assert_eq!(pool.listed_name(&id).unwrap().as_ref(), Some(winner));
+    assert_eq!(pool.relist(&id, winner, "t.wanted").unwrap(), Step::Done);
+    pool.remove("t.wanted").unwrap();
+}
+
+#[test]
+fn metadata_is_set_without_opening() {
+    let pool = CEPH.pool();
+    let id = create("t.described", MIB);
+    let pairs = [("volplugin.uid", "1"), ("conf_rbd_qos_write_iops_limit", "100")];
+    let pairs = pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    pool.set_metadata(&id, &pairs).unwrap();
+    let image = pool.open_image_read_only("t.described").unwrap();
+    assert_eq!(image.metadata("volplugin.uid").unwrap().as_deref(), Some("1"));
+    assert!(
+        tool("rbd", &["config", "image", "ls", "rbd/t.described"])
+            .lines()
+            .any(|line| line.contains("rbd_qos_write_iops_limit") && line.contains("image"))
+    );
+    drop(image);
+    pool.remove("t.described").unwrap();
 }
 
 #[test]
@@ -356,7 +409,7 @@ fn metadata_and_config_keys() {
 }
 
 #[test]
-fn trash_keeps_restores_and_removes() {
+fn trash_keeps_and_removes() {
     let pool = CEPH.pool();
     let id = create("t.trash", 64 * MIB);
     let before = jiff::Timestamp::now();
@@ -377,11 +430,6 @@ fn trash_keeps_restores_and_removes() {
     assert!(error.is_denied(), "{error:?}");
     // The name is free meanwhile.
     create("t.trash", MIB);
-    assert!(pool.trash_restore(&id, "t.trash").unwrap_err().is_exists());
-    pool.trash_restore(&id, "t.restored").unwrap();
-    assert_eq!(pool.open_image_read_only("t.restored").unwrap().id().unwrap(), id);
-
-    pool.trash_move("t.restored", 3600).unwrap();
     pool.trash_remove(&id, TrashForce::IgnoreDeferment).unwrap();
     assert!(pool.open_image_by_id(&id).unwrap_err().is_not_found());
     assert!(!pool.trash_list().unwrap().iter().any(|entry| entry.id == id));

@@ -187,13 +187,16 @@ pub enum Operation {
     OpenPool,
     ListImages,
     Create,
-    Rename,
+    LookUp,
+    Link,
+    Unlink,
+    Relist,
+    Unlist,
     Remove,
     PrepareTrash,
     MoveToTrash,
     ListTrash,
     RemoveFromTrash,
-    RestoreFromTrash,
     Open,
     Close,
     Stat,
@@ -226,13 +229,16 @@ impl fmt::Display for Operation {
             Self::OpenPool => "open",
             Self::ListImages => "list the images in",
             Self::Create => "create",
-            Self::Rename => "rename",
+            Self::LookUp => "look up",
+            Self::Link => "link the name of",
+            Self::Unlink => "unlink the name of",
+            Self::Relist => "list by its new name",
+            Self::Unlist => "take off the list",
             Self::Remove => "remove",
             Self::PrepareTrash => "prepare the trash of",
             Self::MoveToTrash => "move to the trash",
             Self::ListTrash => "list the trash of",
             Self::RemoveFromTrash => "remove from the trash",
-            Self::RestoreFromTrash => "restore from the trash",
             Self::Open => "open",
             Self::Close => "close",
             Self::Stat => "read the properties of",
@@ -270,15 +276,6 @@ pub enum Subject {
         /// Image name or id.
         image: String,
     },
-    /// A change of name.
-    Rename {
-        /// Pool name.
-        pool: String,
-        /// Present name.
-        from: String,
-        /// Name wanted.
-        to: String,
-    },
     /// An entry of a pool's trash.
     Trash {
         /// Pool name.
@@ -304,7 +301,6 @@ impl fmt::Display for Subject {
             Self::File(path) => write!(f, "{}", path.display()),
             Self::Pool(pool) => write!(f, "pool {pool}"),
             Self::Image { pool, image } => write!(f, "image {pool}/{image}"),
-            Self::Rename { pool, from, to } => write!(f, "image {pool}/{from} to {to}"),
             Self::Trash { pool, id } => write!(f, "image {pool}/{id}"),
             Self::Metadata { pool, image, key } => write!(f, "image {pool}/{image}, key {key}"),
         }

@@ -22,6 +22,8 @@ use super::error::CephError;
 pub(super) type RadosHandle = *mut c_void;
 /// `rados_ioctx_t`.
 pub(super) type IoctxHandle = *mut c_void;
+/// `rados_write_op_t`.
+pub(super) type WriteOpHandle = *mut c_void;
 /// `rbd_image_t`.
 pub(super) type ImageHandle = *mut c_void;
 /// `rbd_completion_t`.
@@ -101,6 +103,23 @@ function_table! {
         fn rados_set_pool_full_try(ioctx: IoctxHandle);
         fn rados_stat(ioctx: IoctxHandle, object: *const c_char, size: *mut u64, mtime: *mut libc::time_t) -> c_int;
         fn rados_write(ioctx: IoctxHandle, object: *const c_char, buf: *const c_char, len: usize, offset: u64) -> c_int;
+        fn rados_exec(
+            ioctx: IoctxHandle, object: *const c_char, cls: *const c_char, method: *const c_char,
+            in_buf: *const c_char, in_len: usize, buf: *mut c_char, out_len: usize,
+        ) -> c_int;
+        fn rados_create_write_op() -> WriteOpHandle;
+        fn rados_release_write_op(op: WriteOpHandle);
+        fn rados_write_op_assert_exists(op: WriteOpHandle);
+        fn rados_write_op_create(op: WriteOpHandle, exclusive: c_int, category: *const c_char);
+        fn rados_write_op_cmpext(op: WriteOpHandle, buf: *const c_char, len: usize, offset: u64, result: *mut c_int);
+        fn rados_write_op_remove(op: WriteOpHandle);
+        fn rados_write_op_exec(
+            op: WriteOpHandle, cls: *const c_char, method: *const c_char, in_buf: *const c_char, in_len: usize,
+            result: *mut c_int,
+        );
+        fn rados_write_op_operate(
+            op: WriteOpHandle, ioctx: IoctxHandle, object: *const c_char, mtime: *mut libc::time_t, flags: c_int,
+        ) -> c_int;
     }
 }
 
@@ -110,7 +129,6 @@ function_table! {
         fn rbd_list2(ioctx: IoctxHandle, images: *mut RbdImageSpec, max_images: *mut usize) -> c_int;
         fn rbd_image_spec_list_cleanup(images: *mut RbdImageSpec, num_images: usize);
         fn rbd_create2(ioctx: IoctxHandle, name: *const c_char, size: u64, features: u64, order: *mut c_int) -> c_int;
-        fn rbd_rename(ioctx: IoctxHandle, from: *const c_char, to: *const c_char) -> c_int;
         fn rbd_remove_with_progress(ioctx: IoctxHandle, name: *const c_char, progress: ProgressFn, arg: *mut c_void) -> c_int;
         fn rbd_trash_move(ioctx: IoctxHandle, name: *const c_char, delay: u64) -> c_int;
         fn rbd_trash_list(ioctx: IoctxHandle, entries: *mut RbdTrashImageInfo, num_entries: *mut usize) -> c_int;
@@ -118,7 +136,6 @@ function_table! {
         fn rbd_trash_remove_with_progress(
             ioctx: IoctxHandle, id: *const c_char, force: bool, progress: ProgressFn, arg: *mut c_void,
         ) -> c_int;
-        fn rbd_trash_restore(ioctx: IoctxHandle, id: *const c_char, name: *const c_char) -> c_int;
 
         fn rbd_open(ioctx: IoctxHandle, name: *const c_char, image: *mut ImageHandle, snap: *const c_char) -> c_int;
         fn rbd_open_read_only(ioctx: IoctxHandle, name: *const c_char, image: *mut ImageHandle, snap: *const c_char) -> c_int;

@@ -77,7 +77,8 @@ impl Image {
     }
 }
 
-/// librbd keeps the settings of an image in its metadata, behind this prefix.
-fn config_key(option: &str) -> String {
+/// The metadata key of a librbd setting: librbd keeps the settings of an image in its metadata, behind a prefix.
+#[must_use]
+pub fn config_key(option: &str) -> String {
     format!("conf_{option}")
 }

@@ -39,6 +39,7 @@
 
 pub mod abi;
 mod cluster;
+mod directory;
 mod error;
 mod extents;
 mod ffi;
@@ -50,8 +51,10 @@ mod text;
 mod trash;
 
 pub use cluster::{Cluster, ConnectOptions, MonReply, Timeouts};
+pub use directory::Step;
 pub use error::{Cause, CephError, Operation, Subject};
 pub use image::{Features, Image, ImageInfo, Shrink, Usage};
 pub use locks::Watcher;
+pub use metadata::config_key;
 pub use pool::{ImageEntry, Pool};
 pub use trash::{TrashEntry, TrashForce, TrashSource};

@@ -159,24 +159,6 @@ impl Pool {
         Ok(entries)
     }
 
-    /// Gives an image another name in the same pool. Its id and open handles stay.
-    ///
-    /// # Errors
-    /// [`CephError::is_exists`] when an image of the new name is there, which is left alone;
-    /// [`CephError::is_not_found`] when there is no image of the old name.
-    pub fn rename(&self, from: &str, to: &str) -> Result<(), CephError> {
-        let (c_from, c_to) = (c_string("image name", from)?, c_string("image name", to)?);
-        // SAFETY: the handle is valid, and both names are NUL-terminated strings.
-        let ret =
-            unsafe { (self.api().rbd.rbd_rename)(self.handle(), c_from.as_ptr(), c_to.as_ptr()) };
-        check(ret, Operation::Rename, || Subject::Rename {
-            pool: self.name().to_owned(),
-            from: from.to_owned(),
-            to: to.to_owned(),
-        })?;
-        Ok(())
-    }
-
     /// Removes an image and all its data at once. Takes time in proportion to the data; prefer the trash.
     ///
     /// # Errors

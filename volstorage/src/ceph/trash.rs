@@ -18,7 +18,7 @@ const TRASH_OBJECT: &CStr = c"rbd_trash";
 /// An image in the trash, as listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrashEntry {
-    /// Id, the key for removal and restoring; several entries may have the same name.
+    /// Id, the key for removal; several entries may have the same name.
     pub id: String,
     /// The name that the image had.
     pub name: String,
@@ -125,19 +125,6 @@ impl Pool {
             )
         };
         self.check_trash(ret, Operation::RemoveFromTrash, id)
-    }
-
-    /// Takes an image out of the trash, under `name`.
-    ///
-    /// # Errors
-    /// [`CephError::is_not_found`] when it is not there, [`CephError::is_exists`] when the name is taken.
-    pub fn trash_restore(&self, id: &str, name: &str) -> Result<(), CephError> {
-        let (c_id, c_name) = (c_string("image id", id)?, c_string("image name", name)?);
-        // SAFETY: the handle is valid, and both are NUL-terminated strings.
-        let ret = unsafe {
-            (self.api().rbd.rbd_trash_restore)(self.handle(), c_id.as_ptr(), c_name.as_ptr())
-        };
-        self.check_trash(ret, Operation::RestoreFromTrash, id)
     }
 
     /// Makes sure that there is a trash, once per handle.

@@ -187,12 +187,17 @@ impl ImageDriver for FakeImages {
             return Ok(created);
         }
         let name = draft::name(new.uid, &new.image.name);
-        let built = self.build(new, &name).await;
-        if !matches!(built, Ok(Created::Created { .. })) {
-            // What is left now is unfinished.
-            self.remove(&new.image.pool, &name).ok();
-        }
-        built
+        let (fake, new) = (self.clone(), new.clone());
+        // A task of its own, so that it comes to an end when the caller goes away.
+        let task = tokio::spawn(async move {
+            let built = fake.build(&new, &name).await;
+            if !matches!(built, Ok(Created::Created { .. })) {
+                // What is left now is unfinished.
+                fake.remove(&new.image.pool, &name).ok();
+            }
+            built
+        });
+        task.await.map_err(|source| ImageError::Failed { action, source: Box::new(source) })?
     }
 
     async fn find(&self, image: &ImageName) -> Result<Option<ImageInfo>, ImageError> {

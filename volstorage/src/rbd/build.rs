@@ -2,24 +2,24 @@
 //!
 //! ```text
 //! format a scratch file ────────────────┐
-//! look who has the name, create a draft,├─ write the data ──┬─ rename ──┬─ was it renamed?
-//! open it ──────────────────────────────┴─ set the metadata ┘           └─ close
+//! look who has the name, create a draft,├─ write the data ──┬─ close
+//! open it ──────────────────────────────┴─ set the metadata ┴─ publish
 //! ```
 //! What is side by side runs at the same time: each step is several round trips to the cluster, and
-//! their sum is what a user waits for. Renaming is the longest of them.
+//! their sum is what a user waits for.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::thread;
-use std::time::Duration;
 
 use volcore::limit::RateLimits;
 
 use super::connection::Session;
-use super::names::{self, There};
+use super::names::{self, Names, Published, Settled, There};
 use super::{UID, features};
-use crate::ceph::{CephError, Image, Pool};
+use crate::ceph::{CephError, Image, Pool, config_key};
 use crate::draft;
-use crate::faults::Faults;
+use crate::faults::{Broken, Faults};
 use crate::format::Formatted;
 use crate::image::{Created, ImageError, NewImage};
 
@@ -54,25 +54,38 @@ impl Build<'_> {
 
     /// Makes a draft, unless the image is there.
     pub(super) fn begin(&self) -> Result<Begun, ImageError> {
-        if let Some(created) = self.existing(None)? {
-            return Ok(Begun::Exists(created));
+        let wanted = &self.new.image;
+        loop {
+            let pool = self.session.pool(&wanted.pool)?;
+            let linked = pool.linked_id(&wanted.name);
+            if linked.map_err(|error| self.failed("look for", error))?.is_some()
+                && let Some(created) = self.existing(&pool)?
+            {
+                return Ok(Begun::Exists(created));
+            }
+            let name = draft::name(self.new.uid, &wanted.name);
+            match self.make(&pool, &name) {
+                Ok(draft) => return Ok(Begun::Draft(draft)),
+                // That, too, is what comes from a pool that was deleted.
+                Err(Make::Create(error))
+                    if error.is_not_found() && !self.session.is_current(&wanted.pool, &pool)? => {}
+                Err(error) => {
+                    self.clear(&pool, &name);
+                    return Err(match error {
+                        Make::Create(error) => self.failed("begin", error),
+                        Make::Other(error) => error,
+                    });
+                }
+            }
         }
-        let pool = self.session.pool(&self.new.image.pool)?;
-        let name = draft::name(self.new.uid, &self.new.image.name);
-        let made = self.make(&pool, &name);
-        if made.is_err() {
-            self.clear(&pool, &name);
-        }
-        made.map(Begun::Draft)
     }
 
-    fn make(&self, pool: &Pool, name: &str) -> Result<Draft, ImageError> {
+    fn make(&self, pool: &Pool, name: &str) -> Result<Draft, Make> {
         let (size, features) = (self.new.size.bytes(), features(self.new.access));
-        let failed = |error| self.failed("begin", error);
-        let make = || pool.create(name, size, features).map_err(failed);
+        let make = || pool.create(name, size, features).map_err(Make::Create);
         self.faults.effect("make the draft", make)?;
-        let image = pool.open_image(name).map_err(failed)?;
-        let id = image.id().map_err(failed)?;
+        let opened = pool.open_image(name).and_then(|image| Ok((image.id()?, image)));
+        let (id, image) = opened.map_err(|error| Make::Other(self.failed("begin", error)))?;
         Ok(Draft { pool: pool.clone(), name: name.to_owned(), id, image })
     }
 
@@ -100,7 +113,7 @@ impl Build<'_> {
 
     fn fill(&self, draft: &Draft, formatted: &Formatted) -> Result<(), ImageError> {
         let (written, described) = thread::scope(|scope| {
-            let described = scope.spawn(|| self.describe(&draft.image));
+            let described = scope.spawn(|| self.describe(draft));
             let write = || self.write(&draft.image, formatted);
             let written = self.faults.effect("write the data", write);
             (written, joined(described))
@@ -122,80 +135,69 @@ impl Build<'_> {
         }
     }
 
-    /// Writes on the image whose it is and what limits it has; each is a round trip, so all are
-    /// under way at once.
-    fn describe(&self, image: &Image) -> Result<(), ImageError> {
-        let uid = self.new.uid.to_string();
-        let set =
-            settings(&self.new.limits).into_iter().filter_map(|(name, limit)| Some((name, limit?)));
-        let describe = || {
-            thread::scope(|scope| {
-                let limits: Vec<_> = set
-                    .map(|(name, limit)| scope.spawn(move || image.set_config(name, &limit)))
-                    .collect();
-                let described = image.set_metadata(UID, &uid);
-                limits.into_iter().map(joined).fold(described, Result::and)
-            })
-        };
+    /// Writes on the image whose it is and what limits it has, in one go. Nobody else has it open yet,
+    /// so nobody needs to be told; and its own limits do not slow down the writing of its data.
+    fn describe(&self, draft: &Draft) -> Result<(), ImageError> {
+        let limits = settings(&self.new.limits).into_iter();
+        let limits = limits.filter_map(|(name, limit)| Some((config_key(name), limit?)));
+        let mut pairs: BTreeMap<String, String> = limits.collect();
+        pairs.insert(UID.to_owned(), self.new.uid.to_string());
+        let describe = || draft.pool.set_metadata(&draft.id, &pairs);
         let describe = || describe().map_err(|error| self.failed("describe", error));
         self.faults.effect("set the metadata", describe)
     }
 
-    /// Gives a complete draft its name, unless that is taken.
-    ///
-    /// `rbd_rename` of 16.2 does not tell: once it has begun to change names it says that all went
-    /// well, also when another client took the name before it, the pool is full or no answer came.
-    /// The last thing that it does is to take the draft's name away, so that one is looked for. The
-    /// draft stays open meanwhile: being watched is what keeps a clean-up from removing it.
+    /// Gives a complete draft its name, unless that is taken. It is closed meanwhile; all of it was
+    /// flushed, so nothing is lost should that fail.
     fn publish(&self, draft: Draft) -> Result<Created, ImageError> {
         let Draft { pool, name, id, image } = draft;
-        let wanted = &self.new.image.name;
-        let rename = || match pool.rename(&name, wanted) {
-            Err(error) if !error.is_exists() => Err(self.failed("publish", error)),
-            _ => Ok(()),
-        };
-        let renamed = self.faults.effect("rename the draft", rename);
-        let (is_gone, closed) = thread::scope(|scope| {
+        let wanted = &self.new.image;
+        let published = thread::scope(|scope| {
             let closed = scope.spawn(|| image.close());
-            let draft = pool.open_image_read_only(&name);
-            let is_gone = draft.is_err_and(|error| error.is_not_found());
-            (is_gone, joined(closed))
-        });
-        if let Err(error) = closed {
-            // All of it was flushed, so nothing is lost.
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(image = wanted, error, "an image was made and did not close cleanly");
-        }
-        if is_gone && renamed.is_ok() {
-            return Ok(Created::Created { image_id: id });
-        }
-        self.faults.alive("the answer")?;
-        match self.existing(Some(&id)) {
-            Ok(Some(Created::AlreadyOurs { image_id })) if image_id == id => {
-                Ok(Created::Created { image_id })
+            let published = self.names(&pool).publish(&name, &id, wanted);
+            if let Err(error) = joined(closed) {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(image = %wanted, error, "an image was made and did not close cleanly");
             }
-            Ok(Some(created)) => Ok(created),
-            Err(error @ ImageError::Foreign { .. }) => Err(error),
-            Ok(None) => Err(renamed.err().unwrap_or_else(|| self.not_renamed())),
-            Err(error) => Err(renamed.err().unwrap_or(error)),
+            published
+        });
+        match published {
+            Ok(Published::Yes) => Ok(Created::Created { image_id: id }),
+            Ok(Published::Taken) => {
+                self.existing(&pool)?.ok_or_else(|| self.unpublished(Unpublished::Dangling))
+            }
+            Ok(Published::CleanedUp) => Err(self.unpublished(Unpublished::CleanedUp)),
+            Err(error) => {
+                self.faults.alive("the answer")?;
+                match self.existing(&pool) {
+                    Ok(Some(Created::AlreadyOurs { image_id })) if image_id == id => {
+                        Ok(Created::Created { image_id })
+                    }
+                    Ok(Some(created)) => Ok(created),
+                    Err(error @ ImageError::Foreign { .. }) => Err(error),
+                    _ => Err(error),
+                }
+            }
         }
     }
 
-    fn not_renamed(&self) -> ImageError {
-        let action = format!("publish image {}", self.new.image);
-        ImageError::Failed { action, source: Box::new(NotRenamed) }
+    fn names<'a>(&'a self, pool: &'a Pool) -> Names<'a> {
+        Names { session: self.session, faults: self.faults, pool }
     }
 
-    /// The answer to a create, where something has the name. Only for our own image it is known that
-    /// nobody is renaming it any more.
-    fn existing(&self, own: Option<&str>) -> Result<Option<Created>, ImageError> {
+    fn unpublished(&self, why: Unpublished) -> ImageError {
+        let action = format!("publish image {}", self.new.image);
+        ImageError::Failed { action, source: Box::new(why) }
+    }
+
+    /// The answer to a create, where something has the name.
+    fn existing(&self, pool: &Pool) -> Result<Option<Created>, ImageError> {
         let wanted = &self.new.image;
         match names::look(self.session, wanted)? {
             None => Ok(None),
             Some(There { id, uid, .. }) if uid == Some(self.new.uid) => {
-                let patience = if own == Some(&id) { Duration::ZERO } else { names::OTHERS };
-                names::settle(self.session, self.faults, wanted, &id, patience)?;
-                Ok(Some(Created::AlreadyOurs { image_id: id }))
+                let settled = self.names(pool).settle(&id, wanted)?;
+                Ok((settled == Settled::Listed).then_some(Created::AlreadyOurs { image_id: id }))
             }
             Some(_) => Err(ImageError::Foreign { image: wanted.clone() }),
         }
@@ -219,10 +221,28 @@ impl Build<'_> {
     }
 }
 
-/// The name was not taken, and not given either.
+/// Why a draft did not get its name.
 #[derive(Debug, thiserror::Error)]
-#[error("ceph has renamed nothing, and given no reason (is the pool full?)")]
-struct NotRenamed;
+enum Unpublished {
+    #[error("it was cleaned up as unfinished while it was made; try again")]
+    CleanedUp,
+    #[error(
+        "the name is linked to an image that is not there (a creation that was cut short?); `rbd rm` of that name frees it"
+    )]
+    Dangling,
+}
+
+/// What goes wrong while a draft is made.
+enum Make {
+    Create(CephError),
+    Other(ImageError),
+}
+
+impl From<Broken> for Make {
+    fn from(broken: Broken) -> Make {
+        Make::Other(broken.into())
+    }
+}
 
 /// What goes wrong while data is written.
 enum Write {

@@ -1,28 +1,31 @@
-//! Names that a crash has left half changed. Blocking.
+//! How images get their names and lose them. Blocking.
 //!
-//! librbd keeps a name in two places: the object `rbd_id.<name>`, by which an image is opened, and
-//! the pool's directory, by which it is listed, renamed and moved to the trash. Renaming and moving
-//! change one after the other, so a client that dies in between leaves an image that can be opened
-//! but is listed under its old name, or one that is listed and in the trash. Both look sound at first
-//! and cost data or a name later, so they are settled by whoever meets them. All of this was seen on
-//! Ceph 16.2.
-
-use std::thread;
-use std::time::{Duration, Instant};
+//! A name is kept in two places, the link by which an image is opened and the listing in the pool's
+//! directory (see [`crate::ceph`]), and the trash is a third. A client may die between any two steps.
+//! So the steps are ordered, and the one that decides is atomic:
+//!
+//! ```text
+//! publish      link t.v ─▶ unlink .new.… ─▶ relist .new.… as t.v ◀ decides
+//! clean up     relist .new.… as .old.… ◀ decides ─▶ unlink .new.…, t.v ─▶ link .old.… ─▶ remove
+//! throw away   into the trash ─▶ unlink t.v ─▶ unlist t.v              (librbd)
+//! ```
+//! The directory is one object, so of a publisher and a cleaner who relist the same draft at once one
+//! wins, and the other is told. An image that can be opened by its final name and is listed as a draft
+//! is therefore complete, and whoever meets it may [`settle`](Names::settle) it; one that is listed as
+//! `.old.…` is on its way out, whatever name still leads to it.
 
 use uuid::Uuid;
 use volcore::volume::ImageName;
 
 use super::UID;
 use super::connection::Session;
-use crate::ceph::{Image, Pool};
+use crate::ceph::{CephError, Image, Pool, Step};
+use crate::draft;
 use crate::faults::Faults;
 use crate::image::ImageError;
 
-/// How long somebody else may take who is renaming an image right now.
-pub(super) const OTHERS: Duration = Duration::from_secs(2);
-/// How often to look whether they have done it.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// How often somebody else may be faster before a change of names is given up.
+const ATTEMPTS: usize = 8;
 
 /// What can be opened under a name.
 pub(super) struct There {
@@ -41,56 +44,184 @@ pub(super) fn look(session: &Session, image: &ImageName) -> Result<Option<There>
 }
 
 /// The volume that an image was made for.
-pub(super) fn uid(image: &Image) -> Result<Option<Uuid>, crate::ceph::CephError> {
+pub(super) fn uid(image: &Image) -> Result<Option<Uuid>, CephError> {
     Ok(image.metadata(UID)?.and_then(|uid| uid.parse().ok()))
 }
 
-/// Makes sure that an image which can be opened under its name has that name in the directory too:
-/// finishes a renaming that was cut short, or lets whoever is at it finish for as long as `patience`.
-pub(super) fn settle(
-    session: &Session,
-    faults: &Faults,
-    image: &ImageName,
-    id: &str,
-    patience: Duration,
-) -> Result<(), ImageError> {
-    let pool = session.pool(&image.pool)?;
-    let action = format!("finish the renaming to {image} that was cut short");
-    let failed = |error| session.failed(&action, error);
-    let begin = Instant::now();
-    let listed = loop {
-        let listed = pool.list().map_err(failed)?.into_iter().find(|entry| entry.id == id);
-        match listed {
-            Some(entry) if entry.name == image.name => return Ok(()),
-            listed if begin.elapsed() >= patience => break listed,
-            _ => thread::sleep(LOOK_AGAIN),
-        }
-    };
-    if let Some(entry) = listed {
-        // Restoring accepts an `rbd_id` object that names the same image; renaming does not. It is
-        // done even if this fails: together they end well whoever else is at it.
-        let away = || pool.trash_move(&entry.name, 0).map_err(failed);
-        if let Err(error) = faults.effect("move the half renamed to the trash", away) {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(%image, id, error, "a half renamed image does not go to the trash");
-        }
-    }
-    restore(session, faults, &pool, id, image)
+/// What came of a publishing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Published {
+    /// The image has its name.
+    Yes,
+    /// Another image has it.
+    Taken,
+    /// The draft was cleaned up meanwhile.
+    CleanedUp,
 }
 
-/// Takes an image out of the trash that is half there.
-pub(super) fn restore(
-    session: &Session,
-    faults: &Faults,
-    pool: &Pool,
-    id: &str,
-    image: &ImageName,
-) -> Result<(), ImageError> {
-    let action = format!("take image {image} (id {id}) out of the trash, where it was half");
-    let restore = || match pool.trash_restore(id, &image.name) {
-        // It is not there: nothing was half done.
-        Err(error) if error.is_not_found() => Ok(()),
-        restored => restored.map_err(|error| session.failed(&action, error)),
-    };
-    faults.effect("restore from the trash", restore)
+/// What an image is that can be opened by a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Settled {
+    /// It is listed by that name, too.
+    Listed,
+    /// It was half removed; now the name is free.
+    Free,
 }
+
+/// Changes of names in one pool.
+pub(super) struct Names<'a> {
+    pub(super) session: &'a Session,
+    pub(super) faults: &'a Faults,
+    pub(super) pool: &'a Pool,
+}
+
+impl Names<'_> {
+    /// Gives a complete draft the name that it was made for, unless that is taken.
+    pub(super) fn publish(
+        &self,
+        draft: &str,
+        id: &str,
+        image: &ImageName,
+    ) -> Result<Published, ImageError> {
+        let failed = |error| self.session.failed(&format!("publish image {image}"), error);
+        let link = || match self.pool.link(&image.name, id) {
+            Err(error) if error.is_exists() => Ok(false),
+            linked => linked.map_err(failed).map(|()| true),
+        };
+        if !self.faults.effect("link the name", link)? {
+            return Ok(Published::Taken);
+        }
+        self.unlink(draft, id)?;
+        match self.relist(draft, id, &image.name)? {
+            Step::Done => Ok(Published::Yes),
+            // Whoever met it half renamed has settled it.
+            Step::Stale if self.is_listed(id, &image.name)? => Ok(Published::Yes),
+            Step::Stale => {
+                self.unlink(&image.name, id)?;
+                Ok(Published::CleanedUp)
+            }
+        }
+    }
+
+    /// Takes a draft away from whoever may still be making it. Answers with the name by which it can
+    /// be removed now; `None` where it was published or removed meanwhile.
+    pub(super) fn claim(&self, draft: &str, id: &str) -> Result<Option<String>, ImageError> {
+        let old = draft::outgoing(draft);
+        let is_claimed = old == draft
+            || self.relist(draft, id, &old)? == Step::Done
+            || self.is_listed(id, &old)?;
+        if !is_claimed {
+            return Ok(None);
+        }
+        self.unlink(&draft::incoming(draft), id)?;
+        if let Some(image) = draft::image(draft) {
+            self.unlink(image, id)?;
+        }
+        // librbd removes what it can open.
+        self.link(&old, id)?;
+        Ok(Some(old))
+    }
+
+    /// Makes sure that an image which can be opened by a name is listed by it.
+    pub(super) fn settle(&self, id: &str, image: &ImageName) -> Result<Settled, ImageError> {
+        for _ in 0..ATTEMPTS {
+            match self.listed(id)? {
+                Some(name) if name == image.name => return Ok(Settled::Listed),
+                Some(name) if !draft::is_outgoing(&name) => {
+                    self.unlink(&name, id)?;
+                    if self.relist(&name, id, &image.name)? == Step::Done {
+                        return Ok(Settled::Listed);
+                    }
+                }
+                None if !self.is_in_trash(id)? => return Err(unlisted(image, id)),
+                _ => {
+                    self.unlink(&image.name, id)?;
+                    return Ok(Settled::Free);
+                }
+            }
+        }
+        Err(contended(image))
+    }
+
+    /// Takes the names from an image in the trash that still has one: otherwise nobody could use it
+    /// again.
+    pub(super) fn clear(&self, id: &str, image: &ImageName) -> Result<(), ImageError> {
+        if let Some(name) = self.listed(id)? {
+            self.unlink(&name, id)?;
+            let unlist = || self.pool.unlist(id, &name).map_err(|error| self.failed(&name, error));
+            self.faults.effect("take it off the list", unlist)?;
+        }
+        let linked = self.pool.linked_id(&image.name);
+        if linked
+            .map_err(|error| self.failed(&image.name, error))?
+            .is_some_and(|linked| linked == id)
+        {
+            self.unlink(&image.name, id)?;
+        }
+        Ok(())
+    }
+
+    /// The name by which an image is listed.
+    pub(super) fn listed(&self, id: &str) -> Result<Option<String>, ImageError> {
+        self.pool.listed_name(id).map_err(|error| self.failed(id, error))
+    }
+
+    /// Links a name, unless it leads to this image already.
+    fn link(&self, name: &str, id: &str) -> Result<(), ImageError> {
+        let link = || match self.pool.link(name, id) {
+            Err(error) if error.is_exists() => match self.pool.linked_id(name) {
+                Ok(Some(linked)) if linked == id => Ok(()),
+                _ => Err(self.failed(name, error)),
+            },
+            linked => linked.map_err(|error| self.failed(name, error)),
+        };
+        self.faults.effect("link the name", link)
+    }
+
+    fn unlink(&self, name: &str, id: &str) -> Result<(), ImageError> {
+        let unlink = || self.pool.unlink(name, id).map_err(|error| self.failed(name, error));
+        self.faults.effect("unlink the name", unlink).map(drop)
+    }
+
+    fn relist(&self, from: &str, id: &str, to: &str) -> Result<Step, ImageError> {
+        let relist = || self.pool.relist(id, from, to).map_err(|error| self.failed(to, error));
+        self.faults.effect("list by the new name", relist)
+    }
+
+    fn is_listed(&self, id: &str, name: &str) -> Result<bool, ImageError> {
+        Ok(self.listed(id)?.is_some_and(|listed| listed == name))
+    }
+
+    /// Whether the trash lists an image.
+    pub(super) fn is_in_trash(&self, id: &str) -> Result<bool, ImageError> {
+        let listed = self.pool.trash_list().map_err(|error| self.failed(id, error))?;
+        Ok(listed.iter().any(|entry| entry.id == id))
+    }
+
+    fn failed(&self, name: &str, error: CephError) -> ImageError {
+        self.session
+            .failed(&format!("change the names of image {}/{name}", self.pool.name()), error)
+    }
+}
+
+fn unlisted(image: &ImageName, id: &str) -> ImageError {
+    let action = format!("find image {image} (id {id}) in its pool's directory or trash");
+    ImageError::Failed { action, source: Box::new(Unlisted) }
+}
+
+fn contended(image: &ImageName) -> ImageError {
+    let action = format!("settle the names of image {image}");
+    ImageError::Failed { action, source: Box::new(Contended) }
+}
+
+/// A state that no operation on images leaves.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "it can be opened and is listed nowhere; it was left as it is (see `rbd ls` and `rbd trash ls -a`)"
+)]
+struct Unlisted;
+
+/// Others were faster every time.
+#[derive(Debug, thiserror::Error)]
+#[error("others change them all the time; try again")]
+struct Contended;

@@ -1,15 +1,23 @@
 //! How images go: into the trash, out of existence, and what attempts have left. Blocking.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use uuid::Uuid;
 use volcore::name::PoolName;
 use volcore::volume::ImageName;
 
 use super::connection::Session;
-use super::names::{self, There};
+use super::names::{self, Names, Settled, There};
 use crate::ceph::{CephError, Image, Pool, TrashEntry, TrashForce};
 use crate::draft;
 use crate::faults::Faults;
 use crate::image::{Discarded, ImageError, Purged, TrashedImage, Unfinished};
+
+/// How long somebody else may take who frees the space of the same image right now.
+const OTHERS: Duration = Duration::from_secs(10);
+/// How often to look whether they have done it.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Removals through one session.
 pub(super) struct Removal<'a> {
@@ -42,12 +50,11 @@ impl Removal<'_> {
             Some(There { id, uid, image: open }) if target.is(&id, uid) => {
                 self.refuse_if_watched(image, &open)?;
                 drop(open);
-                self.away(image, &id)?;
-                Ok(target.trashed(&id))
+                if self.away(image, &id)? { Ok(target.trashed(&id)) } else { Ok(Discarded::Absent) }
             }
             there => match (self.in_trash(target)?, there) {
                 (Some(id), _) => {
-                    self.finish_move(image, &id)?;
+                    self.clear(image, &id)?;
                     Ok(target.trashed(&id))
                 }
                 (None, Some(_)) => Err(ImageError::Foreign { image: image.clone() }),
@@ -56,15 +63,17 @@ impl Removal<'_> {
         }
     }
 
-    fn away(&self, image: &ImageName, id: &str) -> Result<(), ImageError> {
+    /// Moves an image to the trash; false where it was an attempt that is being cleaned up.
+    fn away(&self, image: &ImageName, id: &str) -> Result<bool, ImageError> {
         let pool = self.session.pool(&image.pool)?;
-        let action = format!("move image {image} to the trash");
+        let names = self.names(&pool);
+        if names.settle(id, image)? == Settled::Free {
+            return names.is_in_trash(id);
+        }
         let away = || match pool.trash_move(&image.name, 0) {
-            // It was opened by that name just now, so the directory has another for it.
-            Err(error) if error.is_not_found() => {
-                names::settle(self.session, self.faults, image, id, names::OTHERS)?;
-                pool.trash_move(&image.name, 0).map_err(|error| self.session.failed(&action, error))
-            }
+            Ok(()) => Ok(()),
+            // Somebody else was faster, on the same errand.
+            Err(_) if names.is_in_trash(id)? => names.clear(id, image),
             Err(error) if error.is_busy() => {
                 if let Some(open) = self.session.open(image)? {
                     self.refuse_if_watched(image, &open)?;
@@ -72,23 +81,22 @@ impl Removal<'_> {
                 let watchers = vec!["another call of this process".to_owned()];
                 Err(ImageError::InUse { image: image.clone(), watchers })
             }
-            moved => moved.map_err(|error| self.session.failed(&action, error)),
+            Err(error) => {
+                Err(self.session.failed(&format!("move image {image} to the trash"), error))
+            }
         };
-        self.faults.effect("move to the trash", away)
+        self.faults.effect("move to the trash", away)?;
+        Ok(true)
     }
 
-    /// Takes the name from an image in the trash that is still listed under one: otherwise nobody
-    /// could use that again.
-    fn finish_move(&self, image: &ImageName, id: &str) -> Result<(), ImageError> {
+    /// Takes the names from an image in the trash that a removal which was cut short has left.
+    fn clear(&self, image: &ImageName, id: &str) -> Result<(), ImageError> {
         let pool = self.session.pool(&image.pool)?;
-        let failed = |error| self.session.failed(&format!("list pool {}", image.pool), error);
-        let Some(listed) = pool.list().map_err(failed)?.into_iter().find(|entry| entry.id == id)
-        else {
-            return Ok(());
-        };
-        let listed = ImageName { pool: image.pool.clone(), name: listed.name };
-        names::restore(self.session, self.faults, &pool, id, &listed)?;
-        self.away(&listed, id)
+        self.names(&pool).clear(id, image)
+    }
+
+    fn names<'a>(&'a self, pool: &'a Pool) -> Names<'a> {
+        Names { session: self.session, faults: self.faults, pool }
     }
 
     fn refuse_if_watched(&self, image: &ImageName, open: &Image) -> Result<(), ImageError> {
@@ -128,18 +136,24 @@ impl Removal<'_> {
     pub(super) fn purge(&self, trashed: &TrashedImage) -> Result<Purged, ImageError> {
         let TrashedImage { pool: name, id, .. } = trashed;
         let image = ImageName { pool: name.clone(), name: trashed.name.clone() };
-        self.finish_move(&image, id)?;
+        self.clear(&image, id)?;
+        let begin = Instant::now();
         loop {
             let pool = self.session.pool(name)?;
             let action = format!("free the space of image {image} (id {id})");
             let remove = || match pool.trash_remove(id, TrashForce::IgnoreDeferment) {
-                Ok(()) => Ok(Purged::Purged),
-                Err(error) if error.is_not_found() => Ok(Purged::Absent),
+                Ok(()) => Ok(Some(Purged::Purged)),
+                Err(error) if error.is_not_found() => Ok(Some(Purged::Absent)),
+                Err(error) if error.is_busy() && begin.elapsed() < OTHERS => Ok(None),
                 Err(error) => Err(self.session.failed(&action, error)),
             };
-            let purged = self.faults.effect("remove from the trash", remove)?;
-            if purged == Purged::Purged || self.session.is_current(name, &pool)? {
-                return Ok(purged);
+            match self.faults.effect("remove from the trash", remove)? {
+                None => thread::sleep(LOOK_AGAIN),
+                Some(Purged::Purged) => return Ok(Purged::Purged),
+                Some(Purged::Absent) if self.session.is_current(name, &pool)? => {
+                    return Ok(Purged::Absent);
+                }
+                Some(Purged::Absent) => {}
             }
         }
     }
@@ -148,7 +162,7 @@ impl Removal<'_> {
     pub(super) fn unfinished(&self, pools: &[PoolName]) -> Result<Vec<Unfinished>, ImageError> {
         let mut found = Vec::new();
         for pool in pools {
-            let mut names = match self.names(pool) {
+            let mut names = match self.all_names(pool) {
                 // It was deleted, and all that was unfinished in it.
                 Err(ImageError::NoPool { .. }) => continue,
                 names => names?,
@@ -164,7 +178,7 @@ impl Removal<'_> {
     }
 
     /// The names in a pool and its trash.
-    fn names(&self, name: &PoolName) -> Result<Vec<String>, ImageError> {
+    fn all_names(&self, name: &PoolName) -> Result<Vec<String>, ImageError> {
         let pool = self.session.pool(name)?;
         let listed = pool.list().and_then(|images| Ok((images, pool.trash_list()?)));
         match listed {
@@ -185,56 +199,40 @@ impl Removal<'_> {
         draft::check(unfinished)?;
         let Unfinished { pool, name, .. } = unfinished;
         let image = ImageName { pool: pool.clone(), name: name.clone() };
-        let open = self.session.open(&image)?;
         let pool = self.session.pool(pool)?;
-        match open {
-            Some(open) => self.remove_draft(&pool, &image, open, || self.remove(&pool, &image))?,
-            // It may be listed all the same, where making or removing it was cut short.
-            None => self.remove(&pool, &image)?,
-        }
-        let failed = |error| self.session.failed(&format!("look for {image} in the trash"), error);
-        for entry in pool.trash_list().map_err(failed)? {
-            if entry.name != *name {
-                continue;
+        let failed =
+            |error| self.session.failed(&format!("look at unfinished image {image}"), error);
+        if let Some(id) = pool.listed_id(name).map_err(failed)? {
+            self.refuse_if_made(&pool, &image, &id)?;
+            if let Some(old) = self.names(&pool).claim(name, &id)? {
+                self.remove(&pool, &ImageName { name: old, ..image.clone() })?;
             }
-            let remove = || self.remove_from_trash(&pool, &image, &entry.id);
-            match pool.open_image_by_id(&entry.id) {
-                Ok(open) => self.remove_draft(&pool, &image, open, remove)?,
-                Err(error) if error.is_not_found() => remove()?,
-                Err(error) => return Err(failed(error)),
+        }
+        for entry in pool.trash_list().map_err(failed)? {
+            if entry.name == *name {
+                let wanted = draft::image(name).unwrap_or(name).to_owned();
+                self.names(&pool).clear(&entry.id, &ImageName { name: wanted, ..image.clone() })?;
+                self.remove_from_trash(&pool, &image, &entry.id)?;
             }
         }
         Ok(())
     }
 
-    /// Removes a draft by `remove`; one that was half renamed, by the name that it was to get.
-    fn remove_draft(
-        &self,
-        pool: &Pool,
-        image: &ImageName,
-        open: Image,
-        remove: impl FnOnce() -> Result<(), ImageError>,
-    ) -> Result<(), ImageError> {
-        // Whoever makes it has it open, in this process too.
-        let failed =
-            |error| self.session.failed(&format!("look at unfinished image {image}"), error);
-        let watchers = open.watchers().map_err(failed)?;
-        if !watchers.is_empty() {
-            let watchers = watchers.into_iter().map(|watcher| watcher.address).collect();
-            return Err(ImageError::InUse { image: image.clone(), watchers });
-        }
-        let id = open.id().map_err(failed)?;
-        drop(open);
-        let Some(name) = draft::image(&image.name) else { return remove() };
-        let wanted = ImageName { pool: image.pool.clone(), name: name.to_owned() };
-        match names::look(self.session, &wanted)? {
-            Some(there) if there.id == id => {
-                drop(there);
-                names::settle(self.session, self.faults, &wanted, &id, names::OTHERS)?;
-                self.remove(pool, &wanted)
+    /// Whoever makes a draft has it open, in this process too. To remove it would harm nothing but
+    /// their work.
+    fn refuse_if_made(&self, pool: &Pool, image: &ImageName, id: &str) -> Result<(), ImageError> {
+        let watchers = match pool.open_image_by_id(id).and_then(|open| open.watchers()) {
+            // It has no header (yet), so it is not being written either.
+            Err(error) if error.is_not_found() => return Ok(()),
+            watchers => {
+                watchers.map_err(|error| self.session.failed(&format!("look at {image}"), error))?
             }
-            _ => remove(),
+        };
+        if watchers.is_empty() {
+            return Ok(());
         }
+        let watchers = watchers.into_iter().map(|watcher| watcher.address).collect();
+        Err(ImageError::InUse { image: image.clone(), watchers })
     }
 
     fn remove(&self, pool: &Pool, image: &ImageName) -> Result<(), ImageError> {

@@ -59,8 +59,8 @@ async fn half_renamed(h: &Rbd, name: &str) -> (NewImage, Unfinished, String) {
     (new, draft, id)
 }
 
-/// An image in the trash that is still in the directory.
-async fn half_trashed(h: &Rbd, name: &str) -> (NewImage, TrashedImage) {
+/// An image in the trash that is still in the directory, and can also still be opened by its name.
+async fn half_trashed(h: &Rbd, name: &str, linked: bool) -> (NewImage, TrashedImage) {
     let new = new_image(h.pool(), name);
     let driver = h.driver();
     driver.create(&new).await.unwrap();
@@ -69,6 +69,9 @@ async fn half_trashed(h: &Rbd, name: &str) -> (NewImage, TrashedImage) {
     let (name, id) = (&new.image.name, &trashed.id);
     rados(&["setomapval", "rbd_directory", &format!("name_{name}")], &encoded(id)).await;
     rados(&["setomapval", "rbd_directory", &format!("id_{id}")], &encoded(name)).await;
+    if linked {
+        rados(&["put", &format!("rbd_id.{name}"), "-"], &encoded(id)).await;
+    }
     (new, trashed)
 }
 
@@ -130,17 +133,19 @@ async fn dropping_takes_both_names_also_out_of_the_trash() {
 #[tokio::test(flavor = "multi_thread")]
 async fn repairs_can_be_cut_short_too() {
     let h = harness().await;
-    for nth in 1..4 {
+    for nth in 1..8 {
         let (driver, faults) = h.breakable();
         let (new, draft, _) = half_renamed(&h, "half").await;
         faults.break_nth(nth, Fault::Dies);
         let cut = driver.drop_unfinished(&draft).await.is_err();
         assert!(cut || faults.is_ahead());
-        h.driver().drop_unfinished(&draft).await.unwrap();
-        // Between the two steps of dropping it, it is a sound image.
+        // It is no volume's image, by whatever name it can still be opened.
         let discarded = h.driver().discard(&new.image, None, new.uid).await.unwrap();
         if let Discarded::Trashed(trashed) = discarded {
             assert_eq!(h.driver().purge(&trashed).await.unwrap(), Purged::Purged);
+        }
+        for left in unfinished(&*h.driver(), &new).await {
+            h.driver().drop_unfinished(&left).await.unwrap();
         }
         assert_free(&h, &new).await;
 
@@ -159,19 +164,133 @@ async fn repairs_can_be_cut_short_too() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_discard_that_was_cut_short_gives_the_name_back() {
     let h = harness().await;
-    let (new, trashed) = half_trashed(&h, "trashed").await;
-    let discarded = h.driver().discard(&new.image, Some(&trashed.id), new.uid).await.unwrap();
-    assert_eq!(discarded, Discarded::Trashed(trashed.clone()));
-    assert_eq!(CEPH.pool().list().unwrap().iter().find(|entry| entry.id == trashed.id), None);
-    assert_eq!(h.driver().purge(&trashed).await.unwrap(), Purged::Purged);
-    assert_free(&h, &new).await;
+    for linked in [false, true] {
+        let (new, trashed) = half_trashed(&h, "trashed", linked).await;
+        let discarded = h.driver().discard(&new.image, Some(&trashed.id), new.uid).await.unwrap();
+        assert_eq!(discarded, Discarded::Trashed(trashed.clone()));
+        assert_eq!(CEPH.pool().listed_name(&trashed.id).unwrap(), None);
+        assert_eq!(h.driver().purge(&trashed).await.unwrap(), Purged::Purged);
+        assert_free(&h, &new).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_purge_gives_the_name_back() {
     let h = harness().await;
-    let (new, trashed) = half_trashed(&h, "trashed").await;
-    assert_eq!(h.driver().purge(&trashed).await.unwrap(), Purged::Purged);
+    for linked in [false, true] {
+        let (new, trashed) = half_trashed(&h, "trashed", linked).await;
+        assert_eq!(h.driver().purge(&trashed).await.unwrap(), Purged::Purged);
+        assert_free(&h, &new).await;
+    }
+}
+
+/// Two volmasters take up the removal of one that was killed, at the same time.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_finish_a_discard_at_once() {
+    let h = harness().await;
+    for linked in [false, true] {
+        let (new, trashed) = half_trashed(&h, "trashed", linked).await;
+        let all: Vec<_> = (0..6)
+            .map(|_| {
+                let (driver, new, trashed) = (h.driver(), new.clone(), trashed.clone());
+                tokio::spawn(async move {
+                    driver.discard(&new.image, Some(&trashed.id), new.uid).await?;
+                    driver.purge(&trashed).await
+                })
+            })
+            .collect();
+        for one in all {
+            one.await.unwrap().unwrap();
+        }
+        assert_free(&h, &new).await;
+    }
+}
+
+/// Whoever is first decides; the other is told, and the name is free or the image sound.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cleaner_and_a_publisher_do_not_both_win() {
+    let h = harness().await;
+    let (mut published, mut cleaned) = (0, 0);
+    for round in 0..24 {
+        let new = new_image(h.pool(), "raced");
+        let (driver, cleaner) = (h.driver(), h.driver());
+        let create = tokio::spawn({
+            let (driver, new) = (driver.clone(), new.clone());
+            async move { driver.create(&new).await }
+        });
+        let draft = super::harness::until("the draft", || async {
+            unfinished(&*cleaner, &new).await.pop()
+        })
+        .await;
+        // While it is written it is refused, so that this comes to be tried during the publishing.
+        while !create.is_finished() {
+            match cleaner.drop_unfinished(&draft).await {
+                Ok(()) => break,
+                Err(ImageError::InUse { .. }) => {}
+                Err(error) => panic!("round {round}: {error:?}"),
+            }
+        }
+        match create.await.unwrap() {
+            Ok(created) => {
+                published += 1;
+                let found = driver.find(&new.image).await.unwrap().expect("the image");
+                assert_eq!(found.id, id(&created));
+                assert_eq!(unfinished(&*driver, &new).await, []);
+                assert_eq!(h.names(&new.image.name).await, [new.image.name.as_str()]);
+            }
+            Err(error) => {
+                cleaned += 1;
+                assert!(matches!(error, ImageError::Failed { .. }), "round {round}: {error:?}");
+                for left in unfinished(&*driver, &new).await {
+                    driver.drop_unfinished(&left).await.unwrap();
+                }
+                assert_free(&h, &new).await;
+            }
+        }
+    }
+    assert_eq!(published + cleaned, 24);
+}
+
+/// A draft that a cleaner has claimed, and died before it removed it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claimed_draft_is_not_published() {
+    let h = harness().await;
+    let (new, draft, draft_id) = half_renamed(&h, "claimed").await;
+    let (driver, faults) = h.breakable();
+    for nth in 1.. {
+        faults.break_nth(nth, Fault::Dies);
+        driver.drop_unfinished(&draft).await.unwrap_err();
+        let claimed = faults.effects().contains(&"list by the new name");
+        faults.revive();
+        if claimed {
+            break;
+        }
+    }
+    let listed = CEPH.pool().listed_name(&draft_id).unwrap().unwrap();
+    assert!(listed.starts_with(".old."), "{listed}");
+    // It is still to be opened by the final name, and on its way out.
+    let Created::Created { image_id } = driver.create(&new).await.unwrap() else {
+        panic!("made anew")
+    };
+    assert_ne!(image_id, draft_id);
+    for left in unfinished(&*driver, &new).await {
+        driver.drop_unfinished(&left).await.unwrap();
+    }
+    assert_eq!(driver.find(&new.image).await.unwrap().unwrap().id, image_id);
+    assert_eq!(h.names(&new.image.name).await, [new.image.name.as_str()]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_leads_nowhere_is_an_error_and_can_be_freed() {
+    let h = harness().await;
+    let new = new_image(h.pool(), "dangling");
+    rados(&["put", &format!("rbd_id.{}", new.image.name), "-"], &encoded("123456")).await;
+    let error = h.driver().create(&new).await.unwrap_err();
+    let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+    assert!(source.contains("`rbd rm` of that name frees it"), "{error:?}");
+    assert_eq!(unfinished(&*h.driver(), &new).await, []);
+    super::harness::tool("rbd", &["-c", CEPH.conf.to_str().unwrap(), "rm", &new.image.to_string()])
+        .await;
     assert_free(&h, &new).await;
 }
 
@@ -204,6 +323,10 @@ async fn a_draft_that_is_being_written_is_not_dropped() {
     super::harness::until("a refusal", || async {
         let draft = unfinished(&*driver, &new).await.pop()?;
         // It is watched a moment after it was made.
+        let image = CEPH.pool().open_image_read_only(&draft.name).ok()?;
+        if image.watchers().unwrap().is_empty() {
+            return None;
+        }
         match driver.drop_unfinished(&draft).await {
             Err(ImageError::InUse { .. }) => Some(()),
             other => panic!("{other:?}"),
