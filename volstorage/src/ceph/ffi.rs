@@ -195,7 +195,21 @@ pub(super) fn api() -> Result<&'static Api, CephError> {
         return Ok(api);
     }
     let loaded = Api { rados: RadosApi::load()?, rbd: RbdApi::load()? };
+    limit_arenas();
     Ok(API.get_or_init(|| loaded))
+}
+
+/// Keeps the memory of this process from growing with the number of its cores.
+///
+/// librados runs dozens of threads, and glibc gives threads that allocate at the same time an arena each, up to eight a
+/// core, of which what is freed is not used by the others (`mallopt(3)`, `M_ARENA_MAX`).
+fn limit_arenas() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the function takes two integers and may be called at any time; it concerns arenas made later. Where it
+    // fails, everything is as before.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 4);
+    }
 }
 
 /// A progress callback that reports nothing and lets the operation go on.

@@ -42,7 +42,9 @@ impl Operation<'_> {
         let config = &self.shared.config;
         let source = ImageSource::Rbd { pool: pool.to_owned(), image: image.to_owned() };
         let folder = config.map_root.join(pool).join(image);
-        let action = format!("map {pool}/{image} with rbd-fuse");
+        // Where it takes too long, it is the cluster that does not answer.
+        let ceph = config.ceph_conf.display();
+        let action = format!("map {pool}/{image} from ceph ({ceph}) with rbd-fuse");
         let make = {
             let folder = folder.clone();
             move |shared: &Shared| {
