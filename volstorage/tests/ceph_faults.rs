@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ceph_support::{CEPH, FEATURES, MIB, command, script, wait_for};
-use serde_json::json;
+use serde_json::{Value, json};
 use volstorage::ceph::{CephError, Cluster, ConnectOptions, Timeouts, TrashForce};
 
 const ONE_SECOND: Timeouts = Timeouts {
@@ -77,7 +77,7 @@ fn frozen_osd_is_a_timeout() {
 
     // Afterwards the same client works as before. A lone OSD that stood still for longer than its read lease (16 s) lets
     // some requests wait for ever; being marked down, which it denies, makes it start afresh.
-    cluster.mon_command(&json!({"prefix": "osd down", "ids": ["0"]})).unwrap();
+    restart_osd();
     wait_for("the image to be there", || {
         pool.open_image_read_only("t.frozen").map_err(|error| error.to_string())
     });
@@ -145,12 +145,39 @@ fn set_ratios(ratios: [(&str, f64); 3]) {
     }
 }
 
-/// Waits until the pool is, or is no more, marked as full.
+/// Has the OSD marked down, and waits until it has noticed that and is back.
+///
+/// Until it has noticed, it answers as before, and nobody tells it: only a look at the map does, for which an OSD without
+/// peers takes 30 s. Nor must anything change what counts as full before it is back: it would want the mark on it to
+/// be set right first, and the monitor listens to no OSD that is down.
+fn restart_osd() {
+    for command in [
+        json!({"prefix": "config set", "who": "osd", "name": "osd_mon_heartbeat_interval", "value": "1"}),
+        json!({"prefix": "osd down", "ids": ["0"]}),
+    ] {
+        CEPH.cluster().mon_command(&command).expect("the monitor does it");
+    }
+    wait_for("the OSD to be back", || {
+        let osd = &osd_dump()["osds"][0];
+        let (up, down_at, up_from) = (&osd["up"], osd["down_at"].as_u64(), osd["up_from"].as_u64());
+        if *up == 1 && up_from > down_at { Ok(()) } else { Err(osd.to_string()) }
+    });
+}
+
+fn osd_dump() -> Value {
+    CEPH.ask(&json!({"prefix": "osd dump", "format": "json"}))
+}
+
+/// Waits until pool and OSD are marked as full, or have no such mark any more, also none of a lesser degree.
 fn wait_for_full(full: bool) {
-    wait_for("the pool's flag", || {
-        let dump = CEPH.ask(&json!({"prefix": "osd dump", "format": "json"}));
-        let flags = dump["pools"][0]["flags_names"].as_str().unwrap_or_default().to_owned();
-        if flags.split(',').any(|flag| flag == "full") == full { Ok(()) } else { Err(flags) }
+    wait_for("the marks of pool and OSD", || {
+        let dump = osd_dump();
+        let pool = dump["pools"][0]["flags_names"].as_str().unwrap_or_default().split(',');
+        let osd =
+            dump["osds"][0]["state"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let marks: Vec<_> = pool.chain(osd).filter(|mark| mark.ends_with("full")).collect();
+        let done = if full { marks == ["full", "full"] } else { marks.is_empty() };
+        if done { Ok(()) } else { Err(dump["osds"][0].to_string()) }
     });
     CEPH.cluster().wait_for_latest_osd_map().expect("the map arrives");
 }
