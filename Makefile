@@ -1,6 +1,6 @@
 # The one command surface: people and CI call the same targets. Each installs what it is missing by Debian
 # package name, starts its own servers on free loopback ports and private folders, and leaves nothing behind.
-.PHONY: help demo demo-ceph build test lint bench fuzz
+.PHONY: help demo demo-ceph build test test-vm lint bench fuzz
 
 help: ## shows this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -18,11 +18,15 @@ build: ## release binaries in target/release
 lint: ## formatting and clippy
 	scripts/install build
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --workspace --all-targets --all-features -- -D warnings
 
 test: ## everything, with real dockerd, etcd and Ceph
 	scripts/install all
 	scripts/test
+
+test-vm: ## the kernel's rbd, on an emulated host with a kernel of its own
+	scripts/install all vm
+	scripts/test-vm
 
 bench: ## the figures, beside their baselines
 	scripts/install all

@@ -33,6 +33,21 @@ impl Ceph {
         &self.conf
     }
 
+    /// The ports on which its daemons serve.
+    #[track_caller]
+    pub fn ports(&self) -> Vec<u16> {
+        let port = |address: &str| address.split([':', '/']).nth(1)?.parse().ok();
+        let mon = self.ceph("mon dump --format json").json();
+        let mons = mon["mons"].as_array().expect("monitors").iter();
+        let mons = mons.filter_map(|mon| port(mon["addr"].as_str()?));
+        let osd = self.ceph("osd dump --format json").json();
+        let osds = osd["osds"].as_array().expect("OSDs").iter();
+        let osds =
+            osds.flat_map(|osd| osd["public_addrs"]["addrvec"].as_array().into_iter().flatten());
+        let osds = osds.filter_map(|address| port(address["addr"].as_str()?));
+        mons.chain(osds).collect()
+    }
+
     /// Runs `ceph`, with the arguments in one text.
     #[track_caller]
     pub fn ceph(&self, line: &str) -> Outcome {

@@ -71,6 +71,12 @@ impl Daemon {
     #[track_caller]
     pub fn terminate(&mut self, within: Duration) -> ExitStatus {
         self.signal(Signal::SIGTERM);
+        self.await_end(within)
+    }
+
+    /// Waits for it to end by itself.
+    #[track_caller]
+    pub fn await_end(&mut self, within: Duration) -> ExitStatus {
         let what = format!("the end of {}", self.name);
         poll::until(&what, within, || self.ended().ok_or("it still runs"))
     }

@@ -1,7 +1,8 @@
-//! A simulated Docker host: its own mounts (`scripts/host`), its own Docker (`scripts/dockerd`),
-//! its own volplugin.
+//! A Docker host with its own volplugin and its own Docker (`scripts/dockerd`). It is simulated by mounts
+//! of its own (`scripts/host`), or a guest with a kernel of its own (`scripts/guest`).
 
 use std::fs;
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,14 +14,25 @@ use serde_json::Value;
 use crate::bed::Testbed;
 use crate::command::{Cmd, Outcome};
 use crate::daemon::Daemon;
-use crate::http::{self, Answer};
+use crate::http::{self, Answer, Stream};
 use crate::poll;
 
 /// An image that every Docker here has: a static busybox.
 pub const IMAGE: &str = "volplugin/busybox";
+/// Where volplugin serves Docker.
+const SOCKET: &str = "/run/docker/plugins/volplugin.sock";
 /// The options of every `docker run` and `docker create` here: no network, and no ten seconds
 /// of waiting for a shell that does not listen to SIGTERM.
 const RUN: &str = "--network none --stop-signal KILL";
+
+/// What a host is.
+#[derive(Clone, Debug)]
+enum Machine {
+    /// Mounts of its own on this machine's kernel.
+    Namespaces,
+    /// A kernel of its own; these ports of this machine are on its loopback, too.
+    Guest(Vec<u16>),
+}
 
 /// A host. It is powered off when this is dropped.
 #[derive(Debug)]
@@ -28,7 +40,8 @@ pub struct Host {
     label: String,
     name: String,
     dir: PathBuf,
-    /// Of the process that keeps the host's mounts; 0 while the host is off.
+    machine: Machine,
+    /// Of the process that keeps the host's mounts, or of QEMU; 0 while the host is off.
     pid: AtomicU32,
     flags: Vec<String>,
     plugin: Mutex<Option<Daemon>>,
@@ -38,6 +51,17 @@ impl Host {
     /// Powers a host on, with volplugin (with these flags beside its own) and Docker.
     #[track_caller]
     pub fn up(folder: &Path, label: &str, flags: &[String]) -> Host {
+        Host::build(folder, label, flags, Machine::Namespaces)
+    }
+
+    /// The same with a kernel of its own. It reaches these ports of this machine.
+    #[track_caller]
+    pub fn guest(folder: &Path, label: &str, flags: &[String], ports: Vec<u16>) -> Host {
+        Host::build(folder, label, flags, Machine::Guest(ports))
+    }
+
+    #[track_caller]
+    fn build(folder: &Path, label: &str, flags: &[String], machine: Machine) -> Host {
         let dir = folder.join(label);
         let suite = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let name = format!("{}-{suite}-{label}", Testbed::here().id());
@@ -45,6 +69,7 @@ impl Host {
             label: label.to_owned(),
             name,
             dir,
+            machine,
             pid: AtomicU32::new(0),
             flags: flags.to_vec(),
             plugin: Mutex::new(None),
@@ -57,19 +82,30 @@ impl Host {
     /// Powers the host on if it is off, with volplugin; Docker has to be started.
     #[track_caller]
     pub fn power_on(&self) {
-        let outcome = Cmd::script("host").args(["up", &self.name]).arg(&self.dir).run();
-        let line = outcome.lines().into_iter().find_map(|line| line.strip_prefix("HOST_PID="));
-        let pid = line.and_then(|pid| pid.parse().ok()).expect("the script says the process id");
-        self.pid.store(pid, Ordering::Relaxed);
+        let outcome = match &self.machine {
+            Machine::Namespaces => {
+                Cmd::script("host").args(["up", &self.name]).arg(&self.dir).run()
+            }
+            Machine::Guest(ports) => {
+                let up = Cmd::script("guest").arg("up").arg(&self.dir);
+                ports.iter().fold(up, |up, port| up.args(["--forward", &port.to_string()])).run()
+            }
+        };
+        let pid = said(&outcome, "_PID=").and_then(|pid| pid.parse().ok());
+        self.pid.store(pid.expect("the script says the process id"), Ordering::Relaxed);
         self.plugin_start();
     }
 
     /// Pulls the plug: SIGKILL to everything on the host at once; its mounts and devices are gone.
     #[track_caller]
     pub fn power_off(&self) {
-        Cmd::script("host").args(["down", &self.name]).arg(&self.dir).run().ok();
+        let off = match self.machine {
+            Machine::Namespaces => Cmd::script("host").args(["down", &self.name]),
+            Machine::Guest(_) => Cmd::script("guest").arg("down"),
+        };
+        off.arg(&self.dir).run().ok();
         self.pid.store(0, Ordering::Relaxed);
-        self.plugin_kill();
+        self.plugin().take();
     }
 
     /// Whether it is on.
@@ -87,27 +123,81 @@ impl Host {
         &self.dir
     }
 
+    fn is_guest(&self) -> bool {
+        matches!(self.machine, Machine::Guest(_))
+    }
+
+    /// Where the host keeps things, as it sees it.
+    fn disk(&self) -> PathBuf {
+        if self.is_guest() { self.dir.join("disk") } else { self.dir.clone() }
+    }
+
     /// A path as it is seen from outside.
-    pub fn path(&self, inside: &str) -> PathBuf {
+    fn path(&self, inside: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{inside}", self.pid.load(Ordering::Relaxed)))
     }
 
     /// The mounts of the host, as lines of `/proc/…/mountinfo`.
     #[track_caller]
     pub fn mounts(&self) -> Vec<String> {
-        let path = format!("/proc/{}/mountinfo", self.pid.load(Ordering::Relaxed));
-        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let text = match self.machine {
+            Machine::Guest(_) => self.exec("cat /proc/self/mountinfo").ok().to_owned(),
+            Machine::Namespaces => {
+                let path = format!("/proc/{}/mountinfo", self.pid.load(Ordering::Relaxed));
+                fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+            }
+        };
         text.lines().map(str::to_owned).collect()
     }
 
+    /// The folders in which what is held for volumes leaves traces, with all that is below.
+    #[track_caller]
+    pub fn traces(&self) -> Vec<PathBuf> {
+        let folders = [self.data_dir(), "/mnt/volplugin".into()];
+        if self.is_guest() {
+            let find = self.within().arg("find").args(&folders).run();
+            // Where one is not there yet, `find` says so beside what it found.
+            return find.lines().into_iter().map(PathBuf::from).collect();
+        }
+        let [data, mounts] = folders;
+        let mounts = self.path(&mounts.display().to_string());
+        [walk(&data), walk(&mounts)].concat()
+    }
+
+    /// The images that the host's kernel has mapped by itself, and what serves images there.
+    #[track_caller]
+    pub fn mapped(&self) -> Vec<String> {
+        if !self.is_guest() {
+            return Vec::new();
+        }
+        let script = "cat /sys/bus/rbd/devices/*/name; pgrep -a 'rbd-(nbd|fuse)'; true";
+        let seen = self.within().args(["sh", "-c", script]).run();
+        seen.lines().into_iter().map(str::to_owned).collect()
+    }
+
     fn within(&self) -> Cmd {
-        Cmd::script("host").args(["exec", &self.name]).arg(&self.dir).arg("--")
+        let exec = match self.machine {
+            Machine::Namespaces => Cmd::script("host").args(["exec", &self.name]),
+            Machine::Guest(_) => Cmd::script("guest").arg("exec"),
+        };
+        exec.arg(&self.dir).arg("--")
     }
 
     /// Runs a command inside.
     #[track_caller]
     pub fn exec(&self, line: &str) -> Outcome {
         self.within().words(line).run()
+    }
+
+    /// SIGKILL to a process, by its id there; waits until it is gone.
+    #[track_caller]
+    pub fn kill_process(&self, pid: u32) {
+        self.exec(&format!("kill -9 {pid}")).ok();
+        poll::until("the end of a process", Duration::from_secs(20), || {
+            // One that nobody has waited for yet has no root any more.
+            let root = self.exec(&format!("readlink /proc/{pid}/root"));
+            poll::holds(!root.is_ok(), "it is there")
+        });
     }
 
     // -- volplugin
@@ -118,17 +208,28 @@ impl Host {
 
     /// Where volplugin keeps what it holds.
     pub fn data_dir(&self) -> PathBuf {
-        self.dir.join("volplugin")
+        self.disk().join("volplugin")
     }
 
     /// Volplugin's log.
     pub fn plugin_log(&self) -> PathBuf {
-        self.dir.join("plugin.log")
+        self.fetched("plugin.log")
     }
 
     /// Docker's log.
     pub fn docker_log(&self) -> PathBuf {
-        self.dir.join("docker/dockerd.log")
+        self.fetched("docker/dockerd.log")
+    }
+
+    /// A file of the host's where it can be read; of a guest, as it is now.
+    fn fetched(&self, file: &str) -> PathBuf {
+        let here = self.dir.join(file);
+        if self.is_guest() && self.is_on() {
+            fs::create_dir_all(here.parent().unwrap_or(&self.dir)).expect("a folder");
+            let text = self.within().arg("cat").arg(self.disk().join(file)).run();
+            fs::write(&here, text.ok()).expect("the file is written");
+        }
+        here
     }
 
     /// Starts volplugin if it does not run, and waits until it serves.
@@ -138,17 +239,43 @@ impl Host {
         if plugin.as_mut().is_some_and(|plugin| plugin.ended().is_none()) {
             return;
         }
-        let cmd = self.within().arg(crate::command::binary("volplugin"));
-        let cmd = cmd.args(["--host-label", &self.label]).arg("--data-dir").arg(self.data_dir());
+        let (cmd, name) = if self.is_guest() {
+            // The process here only waits for the one there, which writes its log there.
+            self.plugin_signal("KILL");
+            let log = self.disk().join("plugin.log");
+            let script = format!("exec \"$@\" >>{} 2>&1", log.display());
+            (self.within().args(["sh", "-c", &script, "sh"]), "plugin-waiter")
+        } else {
+            (self.within(), "plugin")
+        };
         // Every call of Docker's is in the log.
-        let cmd = cmd.env("VOLPLUGIN_LOG", "info,volplugin=debug");
-        let mut started = Daemon::spawn(&cmd.args(&self.flags), &self.dir, "plugin");
+        let cmd = cmd.args(["env", "VOLPLUGIN_LOG=info,volplugin=debug"]);
+        let cmd = cmd.arg(crate::command::binary("volplugin")).args(&self.flags);
+        let cmd = cmd.args(["--host-label", &self.label]).arg("--data-dir").arg(self.data_dir());
+        let mut started = Daemon::spawn(&cmd, &self.dir, name);
         let what = format!("volplugin on {} to serve", self.label);
-        poll::until(&what, Duration::from_secs(20), || {
+        poll::until(&what, Duration::from_secs(30), || {
             started.must_run();
-            self.plugin_connect().map(drop)
+            self.plugin_serves()
         });
         *plugin = Some(started);
+    }
+
+    fn plugin_serves(&self) -> Result<(), String> {
+        if !self.is_guest() {
+            let socket = UnixStream::connect(self.path(SOCKET));
+            return socket.map(drop).map_err(|error| error.to_string());
+        }
+        let cmd = self.within().args(["curl", "-sSf", "--max-time", "5", "--unix-socket", SOCKET]);
+        let answer = cmd.args(["-X", "POST", "http://plugin/Plugin.Activate"]).run();
+        if answer.is_ok() { Ok(()) } else { Err(answer.to_string()) }
+    }
+
+    /// Sends a signal to the volplugin of a guest; it need not run.
+    #[track_caller]
+    fn plugin_signal(&self, signal: &str) {
+        let script = format!("pkill -{signal} -x volplugin; true");
+        self.within().args(["sh", "-c", &script]).run().ok();
     }
 
     /// Starts one more volplugin on the host, under another name and with everything of its own.
@@ -169,7 +296,11 @@ impl Host {
     }
 
     /// SIGKILL to volplugin.
+    #[track_caller]
     pub fn plugin_kill(&self) {
+        if self.is_guest() && self.is_on() {
+            self.plugin_signal("KILL");
+        }
         self.plugin().take();
     }
 
@@ -177,6 +308,12 @@ impl Host {
     #[track_caller]
     pub fn plugin_stop(&self) {
         if let Some(mut daemon) = self.plugin().take() {
+            if self.is_guest() {
+                self.plugin_signal("TERM");
+                let status = daemon.await_end(Duration::from_secs(30));
+                assert!(status.success(), "volplugin on {} ended with {status}", self.label);
+                return;
+            }
             let status = daemon.terminate(Duration::from_secs(15));
             assert!(status.success(), "volplugin on {} ended with {status}", self.label);
         }
@@ -195,8 +332,13 @@ impl Host {
     }
 
     /// A connection to volplugin's socket.
-    pub fn plugin_connect(&self) -> std::io::Result<UnixStream> {
-        UnixStream::connect(self.path("/run/docker/plugins/volplugin.sock"))
+    pub fn plugin_connect(&self) -> std::io::Result<Box<dyn Stream>> {
+        if self.is_guest() {
+            let env = fs::read_to_string(self.dir.join("env"))?;
+            let port = env.lines().find_map(|line| line.strip_prefix("GUEST_PLUGIN="));
+            return Ok(Box::new(TcpStream::connect(port.unwrap_or_default())?));
+        }
+        Ok(Box::new(UnixStream::connect(self.path(SOCKET))?))
     }
 
     /// Calls volplugin as Docker does: `method` is for example `VolumeDriver.Mount`.
@@ -215,7 +357,7 @@ impl Host {
     #[track_caller]
     fn dockerd(&self, verb: &str) {
         let script = crate::command::scripts().join("dockerd");
-        self.within().arg(script).arg(verb).arg(self.dir.join("docker")).run().ok();
+        self.within().arg(script).arg(verb).arg(self.disk().join("docker")).run().ok();
     }
 
     /// SIGKILL to dockerd alone; its containers go on.
@@ -237,8 +379,13 @@ impl Host {
     }
 
     fn docker_cmd(&self) -> Cmd {
-        let host = format!("unix://{}/docker/docker.sock", self.dir.display());
-        let config = self.dir.join("docker/client");
+        let host = format!("unix://{}/docker/docker.sock", self.disk().display());
+        let config = self.disk().join("docker/client");
+        if self.is_guest() {
+            let config = format!("DOCKER_CONFIG={}", config.display());
+            let env = self.within().arg("env").arg(format!("DOCKER_HOST={host}"));
+            return env.arg(config).arg("docker");
+        }
         Cmd::new("docker").env("DOCKER_HOST", host).env("DOCKER_CONFIG", config)
     }
 
@@ -303,6 +450,23 @@ impl Drop for Host {
     fn drop(&mut self) {
         let _ = Cmd::script("host").args(["down", &self.name]).arg(&self.dir).run();
     }
+}
+
+/// What a script has said of something.
+fn said<'o>(outcome: &'o Outcome, what: &str) -> Option<&'o str> {
+    outcome.lines().into_iter().find_map(|line| line.split_once(what)).map(|(_, value)| value)
+}
+
+/// All that is below a folder.
+pub(crate) fn walk(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        found.push(entry.path());
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.extend(walk(&entry.path()));
+        }
+    }
+    found
 }
 
 /// A container.

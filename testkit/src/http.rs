@@ -20,6 +20,12 @@ impl Stream for std::net::TcpStream {
     }
 }
 
+impl Stream for Box<dyn Stream> {
+    fn bound(&self, limit: Duration) {
+        (**self).bound(limit);
+    }
+}
+
 impl Stream for std::os::unix::net::UnixStream {
     fn bound(&self, limit: Duration) {
         self.set_read_timeout(Some(limit)).expect("a limit for reading");

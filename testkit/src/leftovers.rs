@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::bed::Testbed;
 use crate::ceph::Ceph;
 use crate::etcd::Etcd;
-use crate::host::Host;
+use crate::host::{Host, walk};
 use crate::suite::{Images, Store, Suite};
 
 /// Where to look.
@@ -73,8 +73,11 @@ impl Leftovers {
         let mounts = host.mounts();
         let mounts = mounts.iter().filter(|line| line.contains(&image));
         self.add(&format!("mount on {}", host.label()), mounts);
-        self.files(&format!("file on {}", host.label()), &host.data_dir(), tenant);
-        self.files(&format!("folder on {}", host.label()), &host.path("/mnt/volplugin"), tenant);
+        let traces = host.traces().into_iter().filter(|path| speaks_of(path, tenant));
+        let traces = traces.map(|path| path.display().to_string());
+        self.add(&format!("file on {}", host.label()), traces);
+        let mapped = host.mapped().into_iter().filter(|line| line.contains(&image));
+        self.add(&format!("map on {}", host.label()), mapped);
     }
 
     /// Loop devices, and processes that serve images; they are the machine's, not a host's.
@@ -140,13 +143,13 @@ impl Leftovers {
 
     /// Files and folders whose names speak of the tenant.
     fn files(&mut self, what: &str, folder: &Path, tenant: &str) {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if name == tenant || name.contains(&format!("{tenant}.")) {
-                self.add(what, [entry.path().display()]);
-            } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                self.files(what, &entry.path(), tenant);
-            }
-        }
+        let found = walk(folder).into_iter().filter(|path| speaks_of(path, tenant));
+        self.add(what, found.map(|path| path.display().to_string()));
     }
+}
+
+/// Whether the name of a file or folder speaks of the tenant.
+fn speaks_of(path: &Path, tenant: &str) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name == tenant || name.contains(&format!("{tenant}."))
 }

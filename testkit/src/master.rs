@@ -64,6 +64,11 @@ impl Master {
         self.daemon.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The port on loopback.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Where it is.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)

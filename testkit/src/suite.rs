@@ -94,6 +94,23 @@ impl Suite {
         Suite::start(name, Store::Etcd(etcd), Images::File(dir.join("images")), size)
     }
 
+    /// On etcd and a Ceph that runs already, with two hosts: `h1` has a kernel of its own, which has
+    /// rbd and nbd (`scripts/guest`), and `h2` has this machine's.
+    #[track_caller]
+    pub fn with_guest(name: &str, ceph: &Arc<Ceph>, size: Size) -> Suite {
+        let mut suite = Suite::cluster(name, ceph, Size { hosts: 0, ..size });
+        let mut flags = plugin_flags(&suite.masters, &suite.images);
+        flags.extend(size.plugin_flags.split_whitespace().map(str::to_owned));
+        let mut ports = ceph.ports();
+        ports.extend(suite.masters.iter().map(Master::port));
+        suite.hosts = thread::scope(|scope| {
+            let guest = scope.spawn(|| Host::guest(&suite.dir, "h1", &flags, ports));
+            let host = Host::up(&suite.dir, "h2", &flags);
+            vec![guest.join().expect("the guest is up"), host]
+        });
+        suite
+    }
+
     #[track_caller]
     fn start(name: &str, store: Store, images: Images, size: Size) -> Suite {
         let dir = Testbed::here().folder(name);

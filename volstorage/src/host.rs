@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use volcore::Kind;
+use volcore::limit::RateLimits;
 use volcore::options::{Access, MountOption};
 
 use crate::image::ImageSource;
@@ -55,6 +56,9 @@ pub struct MountRequest {
     pub options: Vec<MountOption>,
     /// Whether it may be written to.
     pub mode: Mode,
+    /// How fast containers may be on it; held by the host where the access does not, and only if it
+    /// [can](HostDriver::holds_limits).
+    pub limits: RateLimits,
 }
 
 /// What this machine has mapped and mounted for the suite.
@@ -189,4 +193,7 @@ pub trait HostDriver: Send + Sync + 'static {
 
     /// The space in a mounted file system.
     async fn space(&self, target: &Path) -> Result<Space, HostError>;
+
+    /// Whether this host holds the limits of what is mapped in this way, at its mounts.
+    fn holds_limits(&self, access: Access) -> bool;
 }

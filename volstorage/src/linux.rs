@@ -25,6 +25,7 @@ mod fuse;
 mod inventory;
 mod kernel;
 mod ledger;
+mod limits;
 mod lock;
 mod loops;
 mod mountinfo;
@@ -319,5 +320,12 @@ impl HostDriver for LinuxHost {
 
     async fn space(&self, target: &Path) -> Result<Space, HostError> {
         self.within(self.deadlines().unmount).measure(target).await
+    }
+
+    fn holds_limits(&self, access: Access) -> bool {
+        match access {
+            Access::Kernel => limits::are_possible(),
+            Access::Auto | Access::Nbd | Access::Fuse => false,
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use testkit::{Cmd, IMAGE, Story, Suite, poll};
+use testkit::{IMAGE, Story, Suite, poll};
 
 use crate::stories::{WRITER, lines_in, writes_on};
 
@@ -115,8 +115,7 @@ pub fn a_killed_container_leaves_nothing(suite: &Suite) {
         if by_docker {
             h1.docker("kill killed").ok();
         } else {
-            let pid = container.pid().to_string();
-            Cmd::new("kill").args(["-9", &pid]).run().ok();
+            h1.kill_process(container.pid());
         }
         poll::until("the container's end", Duration::from_secs(10), || {
             poll::holds(!container.runs(), "it runs")

@@ -121,12 +121,7 @@ pub fn a_container_ends_while_volplugin_is_away(suite: &Suite) {
     let container = h1.start("plugin-away", &format!("-v {volume}:/data"), WRITER);
     let written = writes_on(&container, 0);
     h1.plugin_stop();
-    let pid = container.pid().to_string();
-    testkit::Cmd::new("kill").args(["-9", &pid]).run().ok();
-    poll::until("the end of the container's process", Duration::from_secs(10), || {
-        let path = format!("/proc/{pid}/root");
-        poll::holds(std::fs::read_link(path).is_err(), "it is there")
-    });
+    h1.kill_process(container.pid());
     h1.plugin_start();
     ends(&container);
     story.until_unused();

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use volapi::mounts::{ClaimMount, MountState};
 use volapi::volumes::{Image, State, Volume};
+use volcore::limit::RateLimits;
 use volcore::name::{MountId, VolumeId};
 use volcore::options::{Access, Sharing};
 use volstorage::host::{HostError, MapRequest, Mapping, Mode, MountRequest};
@@ -232,6 +233,7 @@ impl Plugin {
                 .map(ToString::to_string)
                 .unwrap_or_default(),
             mount_options: volume.options.mount_options.clone().unwrap_or_default(),
+            limits: volume.options.rate_limit.clone(),
             sharing: volume.options.sharing.unwrap_or_default(),
             mapping: None,
             uses: BTreeMap::from([(use_id, one_more)]),
@@ -252,6 +254,7 @@ impl Plugin {
             filesystem: held.filesystem.clone(),
             options: held.mount_options.clone(),
             mode,
+            limits: RateLimits::from(&held.limits),
         };
         self.driver.mount(&mapping, &mount).await?;
         Ok(mapping)

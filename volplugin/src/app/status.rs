@@ -33,6 +33,11 @@ impl Plugin {
         }
         if let Some(mapping) = &held.mapping {
             status.access = Some(mapping.access.to_string());
+            if mapping.access == Access::Kernel && !self.driver.holds_limits(Access::Kernel) {
+                let limits = RateLimits::from(&held.limits);
+                let place = "access kernel on a host without cgroup v2";
+                status.rate_limit = Some(show_limits(&limits, Some(place)));
+            }
         }
         if held.phase == Phase::Mounted {
             match self.driver.space(&held.target).await {
@@ -70,8 +75,7 @@ fn fresh(volume: &Volume) -> Status {
     };
     let unenforced = match (&volume.image, access) {
         (Image::File { .. }, _) => Some("local files"),
-        (Image::Rbd { .. }, Access::Kernel) => Some("access: kernel"),
-        (Image::Rbd { .. }, Access::Auto | Access::Nbd | Access::Fuse) => None,
+        (Image::Rbd { .. }, _) => None,
     };
     Status {
         state: Some(volume.state.as_str().to_owned()),

@@ -14,6 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+use volcore::limit::RateLimitOptions;
 use volcore::name::{BootId, MountId, VolumeId};
 use volcore::options::{Access, MountOption, Sharing};
 use volstorage::host::Mapping;
@@ -101,6 +102,9 @@ pub struct Held {
     pub filesystem: String,
     /// The options that it is mounted with.
     pub mount_options: Vec<MountOption>,
+    /// The limits for all containers together, where this host holds them.
+    #[serde(default)]
+    pub limits: RateLimitOptions,
     /// Who may use it at the same time.
     pub sharing: Sharing,
     /// The device, once it is mapped.

@@ -274,4 +274,8 @@ impl HostDriver for FakeHost {
             source: "nothing is mounted there".into(),
         })
     }
+
+    fn holds_limits(&self, access: Access) -> bool {
+        access == Access::Kernel
+    }
 }

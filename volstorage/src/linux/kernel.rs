@@ -1,14 +1,21 @@
 //! The kernel's rbd: `rbd map`, and what it leaves in sysfs.
 //!
-//! Not run yet where it counts: the development kernel has no rbd. What is read from sysfs is
-//! tested with what a Linux 6.1 guest has shown there.
+//! Run on a Linux 6.1 guest (`make test-vm`); the kernel that the rest is developed on has no rbd.
 //!
 //! `exclusive` keeps other writers out, where the lock alone passes to and fro. `noshare` gives the
-//! mapping a client of its own, so that fencing it does not fence the host's other images.
+//! mapping a client of its own, so that fencing it does not fence the host's other images. The
+//! timeouts are there because the kernel waits for ever by default, and nobody can interrupt it:
+//! `lock_timeout` for a lock that a dead client has left (30 s until Ceph knows), `mount_timeout` for
+//! monitors. `osd_request_timeout` is how long a cluster may be away before what is mounted gets
+//! errors: long, because a file system that got one has to be repaired, but not for ever, because
+//! otherwise nothing could be unmounted any more.
 
 use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::sys::stat::{Mode as Permissions, SFlag, makedev, mknod};
 use volcore::options::Access;
 
 use super::{Operation, Shared, failed, process_table};
@@ -17,6 +24,26 @@ use crate::image::ImageSource;
 use crate::process::{Ending, ProcessError, Run};
 
 const DEVICES: &str = "/sys/bus/rbd/devices";
+/// The features that the kernel's rbd knows, in hexadecimal.
+const FEATURES: &str = "/sys/bus/rbd/supported_features";
+
+/// The options of every mapping.
+const OPTIONS: &str = "noudev,noshare,mount_timeout=20,osd_request_timeout=300";
+/// Those of one that writes.
+const WRITE: &str = "exclusive,lock_timeout=35";
+
+/// The features of images, by their bits (`rbd/features.h`).
+const NAMES: [(u64, &str); 9] = [
+    (1 << 0, "layering"),
+    (1 << 1, "striping"),
+    (1 << 2, "exclusive-lock"),
+    (1 << 3, "object-map"),
+    (1 << 4, "fast-diff"),
+    (1 << 5, "deep-flatten"),
+    (1 << 6, "journaling"),
+    (1 << 7, "data-pool"),
+    (1 << 8, "operations"),
+];
 
 /// A mapped image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,10 +64,41 @@ impl Device {
 }
 
 impl Device {
+    /// Makes the device's file where nobody has: the kernel does it in a devtmpfs, and udev, but what is
+    /// `/dev` in a container is neither.
+    fn make_node(&self) -> io::Result<()> {
+        let name = self.path.file_name().unwrap_or_default();
+        let number = std::fs::read_to_string(Path::new("/sys/block").join(name).join("dev"))?;
+        let parsed = number
+            .trim()
+            .split_once(':')
+            .and_then(|(major, minor)| Some(makedev(major.parse().ok()?, minor.parse().ok()?)));
+        let number = parsed.ok_or_else(|| io::Error::other(format!("device number {number:?}")))?;
+        match self.path.metadata() {
+            Ok(there) if there.file_type().is_block_device() && there.rdev() == number => Ok(()),
+            Ok(_) => Err(io::Error::other("another file is there")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mode = Permissions::from_bits_truncate(0o660);
+                match mknod(&self.path, SFlag::S_IFBLK, mode, number) {
+                    // The kernel was faster.
+                    Ok(()) | Err(Errno::EEXIST) => Ok(()),
+                    Err(error) => Err(error.into()),
+                }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     fn mapping(self, source: ImageSource) -> Mapping {
         let clients = if self.client.is_empty() { Vec::new() } else { vec![self.client] };
         Mapping { source, device: self.path, access: Access::Kernel, clients }
     }
+}
+
+/// Whether this is the path of a device of this sort.
+pub(super) fn is_device(path: &Path) -> bool {
+    let number = path.file_name().and_then(|name| name.to_str()?.strip_prefix("rbd"));
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// All mapped images; empty without the module.
@@ -105,25 +163,41 @@ impl Operation<'_> {
     ) -> Result<Mapping, HostError> {
         let source = ImageSource::Rbd { pool: pool.to_owned(), image: image.to_owned() };
         let options = match mode {
-            Mode::ReadWrite => "noudev,noshare,exclusive",
-            Mode::ReadOnly => "noudev,noshare,ro",
+            Mode::ReadWrite => format!("{OPTIONS},{WRITE}"),
+            Mode::ReadOnly => format!("{OPTIONS},ro"),
         };
         let name = format!("{pool}/{image}");
         let action = format!("map {name} with the kernel's rbd");
         if let Some(found) = self.kernel_find(&source).await? {
             return Ok(found.mapping(source));
         }
-        match self.rbd(&["map", "--options", options, &name]).output().await {
+        match self.rbd(&["map", "--options", &options, &name]).output().await {
             Ok(_) => {}
             Err(ProcessError::Failed { ending: Ending::Exit(libc::ENOENT), .. }) => {
                 return Err(HostError::NoImage { image: name });
             }
-            Err(error) => return Err(self.program_failed(action)(error)),
+            Err(error) => {
+                if let ProcessError::Failed { ending: Ending::Exit(libc::ENXIO), .. } = &error
+                    && let Some(reason) = self.unknown_features(&name).await
+                {
+                    return Err(HostError::NoAccess { access: Access::Kernel, reason });
+                }
+                return Err(self.program_failed(action)(error));
+            }
         }
         let found = self.kernel_find(&source).await?.ok_or_else(|| {
             failed(action)(format!("rbd reports success, and {DEVICES} does not show it"))
         })?;
+        let (action, device) = (format!("make {}", found.path.display()), found.clone());
+        self.call(action.clone(), move |_| device.make_node().map_err(failed(action))).await?;
         Ok(found.mapping(source))
+    }
+
+    /// What the kernel lacks that the image has, and what helps.
+    async fn unknown_features(&self, image: &str) -> Option<String> {
+        let known = std::fs::read_to_string(FEATURES).ok()?;
+        let info = self.rbd(&["info", "--format", "json", image]).output().await.ok()?;
+        lacking(known.trim(), &info.stdout, image)
     }
 
     async fn kernel_find(&self, source: &ImageSource) -> Result<Option<Device>, HostError> {
@@ -150,6 +224,26 @@ impl Operation<'_> {
         }
         Ok(())
     }
+}
+
+/// The features in what `rbd info` prints that are not among the known ones.
+fn lacking(known: &str, info: &[u8], image: &str) -> Option<String> {
+    let known = u64::from_str_radix(known.strip_prefix("0x").unwrap_or(known), 16).ok()?;
+    let info: serde_json::Value = serde_json::from_slice(info).ok()?;
+    let has = |name: &str| {
+        info["features"].as_array().into_iter().flatten().any(|feature| feature == name)
+    };
+    let lacking = NAMES.iter().filter(|(bit, name)| known & bit == 0 && has(name));
+    let lacking: Vec<&str> = lacking.map(|(_, name)| *name).collect();
+    if lacking.is_empty() {
+        return None;
+    }
+    Some(format!(
+        "this kernel's rbd does not know the features {} of image {image}; take them away with `rbd feature \
+         disable {image} {}`, or use access nbd or fuse",
+        lacking.join(", "),
+        lacking.join(" ")
+    ))
 }
 
 #[cfg(test)]
@@ -183,5 +277,24 @@ mod tests {
         assert!(found[0].is(&ImageSource::Rbd { pool: "rbd".into(), image: "t.v".into() }));
         assert!(!found[0].is(&ImageSource::Rbd { pool: "rbd".into(), image: "t.w".into() }));
         assert_eq!(devices_in(Path::new("/nonexistent")).unwrap(), []);
+    }
+
+    #[test]
+    fn devices_are_known_by_their_path() {
+        for (path, is) in [("/dev/rbd0", true), ("/dev/rbd299", true), ("/dev/rbd", false)] {
+            assert_eq!(is_device(Path::new(path)), is, "{path}");
+        }
+        assert!(!is_device(Path::new("/dev/rbd0p1")) && !is_device(Path::new("rbd-fuse")));
+    }
+
+    #[test]
+    fn features_that_the_kernel_lacks_are_named() {
+        let info = br#"{"features": ["layering", "exclusive-lock", "object-map", "journaling"]}"#;
+        let reason = lacking("0x3d", info, "rbd/t.v").unwrap();
+        assert!(reason.contains("`rbd feature disable rbd/t.v journaling`"), "{reason}");
+        let reason = lacking("0x5", info, "rbd/t.v").unwrap();
+        assert!(reason.contains("disable rbd/t.v object-map journaling`"), "{reason}");
+        assert_eq!(lacking("0x7d", info, "rbd/t.v"), None);
+        assert_eq!(lacking("0x7d", b"", "rbd/t.v"), None);
     }
 }

@@ -4,12 +4,14 @@
 use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::statvfs;
+use volcore::limit::RateLimits;
 use volcore::options::Access;
 
 use super::mounts::{At, Job, Unmounted};
 use super::probe::{Ext, Filesystem};
 use super::{
-    Operation, Shared, failed, kernel, mountinfo, mounts, name_of, probe, process_table, resolved,
+    Operation, Shared, failed, kernel, limits, mountinfo, mounts, name_of, probe, process_table,
+    resolved,
 };
 use crate::host::{HostError, Mapping, Mode, MountRequest, Space, Undone};
 
@@ -38,6 +40,7 @@ impl Operation<'_> {
                 Err(error) => return Err(self.blame_lock(mapping, error).await),
             }
         }
+        self.limit(mapping, &request.limits).await;
         // From now on the mount keeps the device.
         let source = mapping.source.clone();
         let action = format!("close {}", mapping.device.display());
@@ -46,6 +49,25 @@ impl Operation<'_> {
             Ok(())
         })
         .await
+    }
+
+    /// Sets the limits where nobody else holds them. A volume without its limits is better than none: it
+    /// is mounted all the same, and its status tells.
+    async fn limit(&self, mapping: &Mapping, limits: &RateLimits) {
+        if mapping.access != Access::Kernel {
+            return;
+        }
+        let action = format!("set the limits of {}", mapping.device.display());
+        let (device, limits) = (mapping.device.clone(), *limits);
+        let set = {
+            let action = action.clone();
+            move |_: &Shared| limits::set(&device, &limits).map_err(failed(action))
+        };
+        if let Err(error) = self.call(action, set).await {
+            let image = name_of(&mapping.source);
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(image, error, "the limits of a volume are not held");
+        }
     }
 
     async fn mount_new(&self, job: Job) -> Result<(), HostError> {
@@ -87,6 +109,13 @@ impl Operation<'_> {
         let find = move |shared: &Shared| {
             let target = shared.target(&given)?;
             let mounted = mountinfo::at(&target).map_err(failed("read the mounts"))?;
+            for mount in mounted.iter().filter(|mount| kernel::is_device(&mount.source)) {
+                // Nobody is slowed down by the limits of a device that is not used any more.
+                if let Err(error) = limits::set(&mount.source, &RateLimits::default()) {
+                    let device = mount.source.display();
+                    tracing::warn!(%device, %error, "the limits of a device stay until it goes");
+                }
+            }
             Ok((target, !mounted.is_empty()))
         };
         let (target, mounted) = self.call(action.clone(), find).await?;

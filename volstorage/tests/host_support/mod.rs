@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use volcore::limit::RateLimits;
 use volcore::options::Access;
 use volstorage::faults::{Fault, Faults};
 use volstorage::host::{HostDriver, MapRequest, Mapping, Mode, MountRequest, Undone};
@@ -129,6 +130,7 @@ pub fn mount(target: &Path) -> MountRequest {
         filesystem: "ext4".to_owned(),
         options: Vec::new(),
         mode: Mode::ReadWrite,
+        limits: RateLimits::default(),
     }
 }
 

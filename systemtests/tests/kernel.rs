@@ -1,0 +1,149 @@
+//! The kernel's rbd and rbd-nbd, on a host with a kernel that has them (`scripts/guest`), beside one without.
+//!
+//! Run by `make test-vm`: each `docker run` takes seconds there, because the host is emulated.
+
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use systemtests::stories::crashes::{self, Victim};
+use systemtests::stories::{WRITER, containers, filesystems, life, lines_in, writes_on};
+use testkit::ceph::Ceph;
+use testkit::suite::Size;
+use testkit::{Story, Suite, poll};
+
+static CEPH: LazyLock<Arc<Ceph>> =
+    LazyLock::new(|| Arc::new(Ceph::up(&testkit::bed::Testbed::here().folder("ceph"))));
+static KERNEL: LazyLock<Suite> =
+    LazyLock::new(|| Suite::with_guest("kernel", &CEPH, Size::of(1, 2)));
+
+/// What a container sees mounted on `/data`.
+const MOUNTED: &str = "grep ' /data ' /proc/mounts";
+
+// -- The same as everywhere.
+
+#[test]
+fn a_volume_lives_its_life() {
+    life::a_volume_lives_its_life(&KERNEL);
+}
+
+#[test]
+fn every_file_system_works() {
+    filesystems::every_file_system_works(&KERNEL);
+}
+
+#[test]
+fn two_containers_share_and_either_may_stop_first() {
+    containers::two_containers_share_and_either_may_stop_first(&KERNEL);
+}
+
+#[test]
+fn a_killed_container_leaves_nothing() {
+    containers::a_killed_container_leaves_nothing(&KERNEL);
+}
+
+#[test]
+fn docker_is_restarted() {
+    crashes::docker_is_restarted(&KERNEL);
+}
+
+#[test]
+fn volplugin_dies() {
+    crashes::volplugin_dies(&KERNEL);
+}
+
+#[test]
+fn both_die() {
+    crashes::both_die(&KERNEL, Victim::Plugin, Victim::Plugin);
+}
+
+// -- What only this host can show.
+
+/// A volume that is written through the kernel on one host is read through FUSE on another, and back.
+#[test]
+fn a_volume_moves_between_the_kernel_and_fuse() {
+    let story = Story::beside(&KERNEL, "moves");
+    let (h1, h2) = (KERNEL.h1(), KERNEL.h2());
+    let volume = story.create("db", "");
+    let option = format!("-v {volume}:/data");
+    let first = h1.run(&option, &format!("echo one >/data/file && {MOUNTED}"));
+    assert!(first.ok().starts_with("/dev/rbd"), "h1 maps with its kernel: {first}");
+    story.until_unused();
+    let second = h2.run(&option, &format!("echo two >>/data/file && {MOUNTED}"));
+    assert!(second.ok().starts_with("/dev/loop"), "h2 maps with FUSE: {second}");
+    story.until_unused();
+    assert_eq!(h1.run(&option, "cat /data/file").lines(), ["one", "two"]);
+    h1.docker(&format!("volume rm {volume}")).ok();
+    story.until_nothing_is_left();
+}
+
+/// While one host has it mapped, another is told who that is.
+#[test]
+fn a_second_host_is_refused_with_the_holders_name() {
+    let story = Story::beside(&KERNEL, "refused");
+    let (h1, h2) = (KERNEL.h1(), KERNEL.h2());
+    let volume = story.create("db", "");
+    let container = h1.start("refused", &format!("-v {volume}:/data"), WRITER);
+    let written = writes_on(&container, 0);
+    assert_eq!(h1.volume_status(&volume)["access"], "kernel");
+    h2.run(&format!("-v {volume}:/data"), "true").refused_with(&[&volume, "h1"]);
+    // Nor does Ceph let anybody write behind the suite's back.
+    let locks = CEPH.rbd(&format!("lock ls --format json rbd/{}", story.image("db"))).json();
+    assert_eq!(locks.as_array().map(Vec::len), Some(1), "{locks}");
+    writes_on(&container, written);
+    container.remove();
+    story.until_unused();
+    h1.docker(&format!("volume rm {volume}")).ok();
+    story.until_nothing_is_left();
+}
+
+/// The plug is pulled under a writer. After the next start its data are there, and its claim is not.
+#[test]
+fn the_host_is_rebooted_under_a_writer() {
+    let story = Story::alone(&KERNEL, "reboot");
+    let h1 = KERNEL.h1();
+    let volume = story.create("db", "");
+    let option = format!("-v {volume}:/data");
+    let container = h1.start("reboot", &option, WRITER);
+    writes_on(&container, 0);
+    container.sh("sync").ok();
+    let synced = lines_in(&container.sh("cat /data/log"));
+    container.sh("sync").ok();
+    h1.power_off();
+    h1.power_on();
+    h1.docker_start();
+    poll::until("the claim of the host's last life to go", Duration::from_secs(60), || {
+        let left = story.in_use();
+        if left.is_empty() { Ok(()) } else { Err(left.join(", ")) }
+    });
+    h1.docker("rm -f reboot").ok();
+    let log = h1.run(&option, "cat /data/log");
+    assert!(log.lines().len() as u64 >= synced, "{synced} lines were synced: {log}");
+    h1.docker(&format!("volume rm {volume}")).ok();
+    story.until_nothing_is_left();
+}
+
+/// What is deleted in the file system is given back to Ceph.
+#[test]
+fn discard_reaches_the_image() {
+    let story = Story::beside(&KERNEL, "discard");
+    let h1 = KERNEL.h1();
+    let volume = story.create("db", "--opt size=200MB");
+    let image = format!("rbd/{}", story.image("db"));
+    let used = || {
+        let usage = CEPH.rbd(&format!("du --format json {image}")).json();
+        usage["images"][0]["used_size"].as_u64().expect("the size")
+    };
+    let container = h1.start("discard", &format!("-v {volume}:/data"), "sleep 1000");
+    container.sh("dd if=/dev/zero of=/data/big bs=1M count=64 && sync").ok();
+    let full = used();
+    assert!(full > 64 << 20, "{full} bytes are used");
+    container.sh("rm /data/big && sync").ok();
+    let target = format!("/mnt/volplugin/rbd/{}", story.image("db"));
+    h1.exec(&format!("fstrim {target}")).ok();
+    let trimmed = used();
+    assert!(trimmed + (48 << 20) < full, "{full} bytes before, {trimmed} after");
+    container.remove();
+    story.until_unused();
+    h1.docker(&format!("volume rm {volume}")).ok();
+    story.until_nothing_is_left();
+}
