@@ -17,7 +17,7 @@ use axum::routing::{MethodRouter, any, get};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use volapi::hosts::OpenSession;
 use volapi::mounts::{ClaimMount, MountState, ReleaseQuery};
 use volapi::volumes::{CreateVolume, RemoveQuery, State as VolumeState};
@@ -40,9 +40,19 @@ fn url(address: SocketAddr) -> MasterUrl {
     format!("http://{address}").parse().unwrap()
 }
 
-/// An address where nobody listens.
+/// An address that nobody listens on, nor gets while the socket is there.
+fn deaf() -> (TcpSocket, MasterUrl) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let url = url(socket.local_addr().unwrap());
+    (socket, url)
+}
+
+/// An address where nobody listens, until the process ends.
 async fn nobody() -> MasterUrl {
-    url(TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap())
+    let (socket, url) = deaf();
+    Box::leak(Box::new(socket));
+    url
 }
 
 /// A master that takes connections and requests, and never answers.
@@ -240,13 +250,11 @@ async fn every_operation_has_its_method() {
 
 #[tokio::test]
 async fn the_next_master_is_asked_where_nobody_listens_and_remembered() {
-    let (dead, alive) = (nobody().await, serve(volumes_there()).await);
+    let ((socket, dead), alive) = (deaf(), serve(volumes_there()).await);
     let client = client(&[&dead, &alive]);
     assert_eq!(client.volume_get(&id()).await.unwrap().id(), id());
     // The dead one may come to life as something else: it is not asked as long as the other answers.
-    let address: SocketAddr = dead.to_string()["http://".len()..].parse().unwrap();
-    let impostor = TcpListener::bind(address).await.unwrap();
-    serve_on(impostor, answering(Kind::Internal, "not me"));
+    serve_on(socket.listen(16).unwrap(), answering(Kind::Internal, "not me"));
     assert_eq!(client.volume_get(&id()).await.unwrap().id(), id());
 }
 
@@ -287,14 +295,14 @@ async fn any_other_answer_is_final() {
 #[tokio::test]
 async fn a_master_that_hangs_leaves_time_for_the_next() {
     let client = client(&[&hanging().await, &serve(volumes_there()).await]);
-    let limited = client.within(Duration::from_secs(1));
+    let limited = client.within(Duration::from_secs(4));
     let begun = Instant::now();
     assert!(limited.volume_get(&id()).await.is_ok());
     let first = begun.elapsed();
-    assert!(first >= Duration::from_millis(500) && first < Duration::from_secs(1), "{first:?}");
+    assert!(first >= Duration::from_secs(2) && first < Duration::from_secs(4), "{first:?}");
     let begun = Instant::now();
     assert!(limited.volume_get(&id()).await.is_ok());
-    assert!(begun.elapsed() < Duration::from_millis(400), "the hanging one was asked again");
+    assert!(begun.elapsed() < Duration::from_secs(2), "the hanging one was asked again");
 }
 
 #[tokio::test]
@@ -302,7 +310,7 @@ async fn the_deadline_holds() {
     let client = client(&[&hanging().await]);
     let begun = Instant::now();
     let error = client.within(Duration::from_millis(200)).volume_get(&id()).await.unwrap_err();
-    assert!(begun.elapsed() < Duration::from_secs(1));
+    assert!(begun.elapsed() < Duration::from_secs(10));
     assert!(matches!(error, ClientError::Deadline { .. }), "{error:?}");
     assert_eq!((error.kind(), error.outcome()), (Kind::Unavailable, Outcome::Unknown));
 
@@ -343,14 +351,26 @@ async fn not_found_after_a_lost_removal_is_success() {
 
 #[tokio::test]
 async fn patience_outlasts_a_restart() {
-    let address: SocketAddr = nobody().await.to_string()["http://".len()..].parse().unwrap();
-    let client = client(&[&url(address)]);
+    let (socket, down) = deaf();
+    // This one says in which round the client is.
+    let rounds = Arc::new(AtomicUsize::new(0));
+    let counting = {
+        let rounds = rounds.clone();
+        any(async move || {
+            rounds.fetch_add(1, Ordering::SeqCst);
+            problem(Kind::Unavailable, "etcd does not answer")
+        })
+    };
+    let client = client(&[&down, &serve(Router::new().fallback(counting)).await]);
     assert!(client.volume_get(&id()).await.is_err());
-    let patient = client.patient(Duration::from_secs(20));
+    let before = rounds.load(Ordering::SeqCst);
+    let patient = client.patient(Duration::from_secs(60)).within(Duration::from_secs(60));
     let waiting = tokio::spawn(async move { patient.volume_get(&id()).await });
-    tokio::time::sleep(Duration::from_millis(150)).await;
-    assert!(!waiting.is_finished());
-    serve_on(TcpListener::bind(address).await.unwrap(), volumes_there());
+    while rounds.load(Ordering::SeqCst) < before + 3 {
+        assert!(!waiting.is_finished(), "it asks again");
+        tokio::task::yield_now().await;
+    }
+    serve_on(socket.listen(16).unwrap(), volumes_there());
     assert_eq!(waiting.await.unwrap().unwrap().id(), id());
 }
 
