@@ -12,7 +12,8 @@ use crate::mortal::{Hang, Mortal};
 use crate::stage::{Stage, until};
 
 fn short() -> Limits {
-    let short = Duration::from_millis(200);
+    // Long enough for what is not slow, also on a loaded machine.
+    let short = Duration::from_secs(2);
     Limits { head: short, body: short, read: short, change: short }
 }
 
@@ -23,7 +24,7 @@ async fn a_slow_head_ends_the_connection() {
     let mut stream = TcpStream::connect(served.client.address).await.unwrap();
     stream.write_all(b"GET /v1 HTTP/1.1\r\nhost: x\r\n").await.unwrap();
     let mut bytes = Vec::new();
-    let ended = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut bytes)).await;
+    let ended = tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut bytes)).await;
     ended.expect("the connection is ended").unwrap();
 }
 
@@ -31,14 +32,14 @@ async fn a_slow_head_ends_the_connection() {
 async fn a_slow_body_is_refused() {
     let stage = Stage::new().await;
     let served =
-        stage.serve_app(stage.app(), Limits { change: Duration::from_secs(10), ..short() }).await;
+        stage.serve_app(stage.app(), Limits { change: Duration::from_secs(60), ..short() }).await;
     let mut stream = TcpStream::connect(served.client.address).await.unwrap();
     let head = "POST /v1/volumes HTTP/1.1\r\nhost: x\r\nx-request-id: test\r\ncontent-length: 100\r\n\r\n{";
     stream.write_all(head.as_bytes()).await.unwrap();
-    let answer = tokio::time::timeout(Duration::from_secs(10), read(&mut stream)).await.unwrap();
+    let answer = tokio::time::timeout(Duration::from_secs(60), read(&mut stream)).await.unwrap();
     insta::assert_snapshot!(answer.shown(), @r#"
     400 application/problem+json
-    {"type":"urn:volplugin:problem:invalid","title":"the request is not valid","status":400,"detail":"the body did not arrive within 200ms","kind":"invalid","request_id":"test"}
+    {"type":"urn:volplugin:problem:invalid","title":"the request is not valid","status":400,"detail":"the body did not arrive within 2s","kind":"invalid","request_id":"test"}
     "#);
 }
 
@@ -55,9 +56,9 @@ async fn a_hung_store_or_cluster_hangs_no_client() {
     let answer = client.post("/v1/volumes", body).await;
     insta::assert_snapshot!(answer.shown(), @r#"
     503 application/problem+json
-    {"type":"urn:volplugin:problem:unavailable","title":"a part that is needed cannot be reached","status":503,"detail":"no answer from the store or the images within 200ms; what was begun goes on, ask again","kind":"unavailable","request_id":"test"}
+    {"type":"urn:volplugin:problem:unavailable","title":"a part that is needed cannot be reached","status":503,"detail":"no answer from the store or the images within 2s; what was begun goes on, ask again","kind":"unavailable","request_id":"test"}
     "#);
-    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(began.elapsed() < Duration::from_secs(30));
     mortal.hang(Hang::All);
     client.get("/v1/volumes/t/v").await.expect(503);
     client.get("/healthz").await.expect(200);
@@ -84,9 +85,9 @@ async fn a_create_outlives_its_client() {
     let second = tokio::spawn(async move { client.post("/v1/volumes", body).await });
     until("the second to have read the volume", || stage.store.faults().reads() > reads).await;
     gate.open();
-    let answer = tokio::time::timeout(Duration::from_secs(10), second).await.unwrap().unwrap();
+    let answer = tokio::time::timeout(Duration::from_secs(60), second).await.unwrap().unwrap();
     answer.expect(200);
     let app = Arc::clone(&served.app);
-    assert!(app.shutdown(Duration::from_secs(5)).await);
+    assert!(app.shutdown(Duration::from_secs(60)).await);
     assert!(stage.is_complete(&"t/v".parse().unwrap()).await);
 }

@@ -265,7 +265,7 @@ async fn it_ends_well_and_finds_everything_again() {
 
     let (code, took, log) = running.stop();
     assert_eq!(code, Some(0), "{log}");
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert!(took < Duration::from_secs(30), "{took:?}");
     for line in log.lines() {
         serde_json::from_str::<serde_json::Value>(line).unwrap();
     }
@@ -292,7 +292,7 @@ async fn without_etcd_it_starts_and_says_so() {
     running.client.get("/v1/volumes").await.expect(503);
     let (code, took, log) = running.stop();
     assert_eq!(code, Some(0), "{log}");
-    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert!(took < Duration::from_secs(30), "{took:?}");
 }
 
 /// Two volmasters over one etcd and one folder of images.
@@ -329,15 +329,15 @@ async fn two_over_one_etcd() {
     assert_eq!(lost["kind"], "unavailable");
     b.client.delete("/v1/volumes/t/v1").await.expect(503);
     etcd.again();
-    let mut status = 503;
-    for _ in 0..100 {
-        status = b.client.delete("/v1/volumes/t/v1").await.status;
-        if status != 503 {
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        let answer = b.client.delete("/v1/volumes/t/v1").await;
+        if answer.status != 503 {
+            answer.expect(200);
             break;
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(Instant::now() < end, "etcd is back, and not noticed: {}", answer.text());
     }
-    assert_eq!(status, 200);
     let list = a.client.get("/v1/volumes?view=brief").await.expect(200).json();
     assert_eq!(list["items"].as_array().unwrap().len(), 9);
 }
