@@ -126,7 +126,7 @@ pub fn names(entries: &[Entry]) -> Vec<&str> {
 
 /// Asks again until the answer is there; says what was waited for when it never comes.
 pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    let end = std::time::Instant::now() + Duration::from_secs(20);
+    let end = std::time::Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(answer) = ask().await {
             return answer;

@@ -18,7 +18,7 @@ async fn lines(watch: &mut Watch, count: usize) -> Vec<String> {
 }
 
 async fn batch(watch: &mut Watch) -> Vec<Change> {
-    let batch = tokio::time::timeout(Duration::from_secs(10), watch.next()).await;
+    let batch = tokio::time::timeout(Duration::from_secs(60), watch.next()).await;
     let batch = batch.expect("the watch brings something").expect("the watch goes on");
     assert!(!batch.is_empty());
     assert!(batch.is_sorted_by_key(revision));
