@@ -46,13 +46,16 @@ impl Drop for Frozen {
     }
 }
 
+/// What a loaded machine adds to a bound. Without the bound it would be ten seconds, thirty, or for ever.
+const SLACK: Duration = Duration::from_secs(5);
+
 /// The error of a call that is to time out, and to do so after `timeouts` times a second.
 fn timed_out<T>(timeouts: u64, call: impl FnOnce() -> Result<T, CephError>) {
     let begin = Instant::now();
     let error = call().err().expect("an error");
     let took = begin.elapsed();
     assert!(error.is_timed_out(), "{error:?}");
-    assert!(took < Duration::from_millis(1000 * timeouts + 900), "{error}: {took:?}");
+    assert!(took < Duration::from_secs(timeouts) + SLACK, "{error}: {took:?}");
 }
 
 #[test]
@@ -72,7 +75,7 @@ fn frozen_osd_is_a_timeout() {
     timed_out(1, || pool.trash_move("t.frozen", 0));
     let begin = Instant::now();
     drop(image);
-    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < 5 * ONE_SECOND.osd + SLACK, "{:?}", begin.elapsed());
     drop(frozen);
 
     // Afterwards the same client works as before. A lone OSD that stood still for longer than its read lease (16 s) lets
@@ -129,7 +132,8 @@ fn full_cluster_is_an_error_at_once() {
     image.close().unwrap();
     pool.trash_move("t.full", 0).unwrap();
     pool.trash_remove(&id, TrashForce::RespectDeferment).unwrap();
-    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    // A call that waits for room would time out, after 30 s.
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
 
     set_ratios([("full", 0.95), ("backfillfull", 0.90), ("nearfull", 0.85)]);
     wait_for_full(false);

@@ -110,7 +110,7 @@ fn connecting_fails_with_the_reason() {
     let begin = Instant::now();
     let error = connect(conf, "admin");
     assert!(error.is_timed_out(), "{error:?}");
-    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
 }
 
 #[test]
@@ -578,8 +578,8 @@ fn full_pool_is_an_error_in_bounded_time() {
     let error = pool.create("t.second", 64 * MIB, FEATURES).unwrap_err();
     assert!(error.is_no_space(), "{error:?}");
     assert_eq!(pool.list().unwrap().len(), 1, "nothing is left of an image that did not fit");
-    println!("{:?}", begin.elapsed());
-    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    // A call that waits for room would time out, after 30 s.
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
 
     // What makes room still works.
     image.close().unwrap();

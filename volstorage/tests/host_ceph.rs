@@ -255,7 +255,7 @@ async fn does_not_answer(bed: &Bed, source: &ImageSource) {
     let begun = Instant::now();
     let error = bed.host().map(&map(source)).await.unwrap_err();
     assert!(matches!(error, HostError::Deadline { seconds: 3, .. }), "{error:?}");
-    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     bed.assert_clean();
 }
 

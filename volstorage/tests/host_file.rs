@@ -4,10 +4,12 @@ mod host_support;
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use host_support::{Bed, MIB, command, down, map, mount, path_of, run, up, wait_for};
 use volcore::Kind;
 use volcore::options::Access;
+use volstorage::faults::Faults;
 use volstorage::host::{Found, HostDriver, HostError, Mapping, Mode, Undone};
 use volstorage::image::ImageSource;
 
@@ -163,13 +165,23 @@ async fn a_busy_mount_names_who_holds_it() {
 
 #[tokio::test]
 async fn short_uses_are_waited_for() {
-    let bed = Bed::new();
-    let host = bed.host();
+    let mut bed = Bed::new();
+    bed.config.deadlines.release = Duration::from_secs(20);
+    let faults = Faults::counting();
+    let host = bed.breaking(&faults);
+    // A use goes on until the driver has met it.
+    let tried = async |step: &str, times: usize| {
+        let end = Instant::now() + Duration::from_secs(60);
+        while faults.effects().iter().filter(|done| **done == step).count() < times {
+            assert!(Instant::now() < end, "it does not {step}: {:?}", faults.effects());
+            tokio::task::yield_now().await;
+        }
+    };
     let (source, target) = (bed.ext4("t.v"), bed.target("v"));
     up(&host, &source, &target).await;
     let open = std::fs::File::create(target.join("open")).unwrap();
     let (unmounted, ()) = tokio::join!(host.unmount(&target), async {
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        tried("unmount", 3).await;
         drop(open);
     });
     unmounted.unwrap();
@@ -177,7 +189,7 @@ async fn short_uses_are_waited_for() {
     let mapping = host.map(&map(&source)).await.unwrap();
     let open = std::fs::File::open(&mapping.device).unwrap();
     let (unmapped, ()) = tokio::join!(host.unmap(&source), async {
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        tried("detach the loop device", 1).await;
         drop(open);
     });
     unmapped.unwrap();
@@ -234,15 +246,14 @@ async fn other_namespaces_with_the_device_are_users() {
     let mut container = command("unshare");
     let container = container.args(["-m", "--propagation", "slave", "sh", "-c", &script]);
     let mut container = container.spawn().unwrap();
-    let mut users = Vec::new();
     let name = format!("sleep ({})", container.id());
-    for _ in 0..500 {
-        users = host.users(&mapping.device, &target).await.unwrap();
-        if users == [name.as_str()] {
-            break;
+    let end = Instant::now() + Duration::from_secs(60);
+    let users = loop {
+        let users = host.users(&mapping.device, &target).await.unwrap();
+        if users == [name.as_str()] || Instant::now() > end {
+            break users;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    };
     for child in [&mut clone, &mut container] {
         child.kill().unwrap();
         child.wait().unwrap();
@@ -251,6 +262,15 @@ async fn other_namespaces_with_the_device_are_users() {
     assert_eq!(host.users(&mapping.device, &target).await.unwrap(), [""; 0]);
     down(&host, &source, &target).await;
     bed.assert_clean();
+}
+
+/// What the tasks gave. All have ended before one may fail the test, so that none goes on without its bed.
+async fn all_of<T>(tasks: Vec<tokio::task::JoinHandle<T>>) -> Vec<T> {
+    let mut ended = Vec::new();
+    for task in tasks {
+        ended.push(task.await);
+    }
+    ended.into_iter().map(Result::unwrap).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -264,19 +284,15 @@ async fn twenty_images_at_once_take_more_devices_than_there_were() {
             let host = host.clone();
             tokio::spawn(async move { up(&host, &source, &target).await.device })
         });
-        let mut devices = std::collections::HashSet::new();
-        for task in tasks.collect::<Vec<_>>() {
-            devices.insert(task.await.unwrap());
-        }
+        let devices = all_of(tasks.collect()).await;
+        let devices: std::collections::HashSet<_> = devices.into_iter().collect();
         assert_eq!(devices.len(), 20);
         assert_eq!(host.inventory().await.unwrap().mounts.len(), 20);
         let tasks = all.iter().cloned().map(|(source, target)| {
             let host = host.clone();
             tokio::spawn(async move { down(&host, &source, &target).await })
         });
-        for task in tasks.collect::<Vec<_>>() {
-            task.await.unwrap();
-        }
+        all_of(tasks.collect()).await;
         bed.assert_clean();
     }
 }

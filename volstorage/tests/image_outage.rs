@@ -31,7 +31,7 @@ const SHORT: Timeouts = Timeouts {
 };
 
 /// What a loaded machine adds to a bound.
-const SLACK: Duration = Duration::from_secs(2);
+const SLACK: Duration = Duration::from_secs(10);
 
 fn images(conf: &Path, timeouts: Timeouts, scratch: &Path) -> RbdImages {
     let options = ConnectOptions { conf: conf.to_owned(), user: "admin".to_owned(), timeouts };
@@ -75,15 +75,15 @@ async fn unreachable<T: std::fmt::Debug>(
     text
 }
 
-/// Waits until a call succeeds again, and no longer than a little after the end of an outage.
+/// Waits until a call succeeds again after the end of an outage.
 async fn recovered(images: &RbdImages) {
     let begin = Instant::now();
     while let Err(error) = images.check().await {
-        assert!(begin.elapsed() < Duration::from_secs(20), "{error:?}");
+        assert!(begin.elapsed() < Duration::from_secs(60), "{error:?}");
     }
     let image = ImageName { pool: "rbd".parse().unwrap(), name: "t.v".to_owned() };
     while let Err(error) = images.find(&image).await {
-        assert!(begin.elapsed() < Duration::from_secs(20), "{error:?}");
+        assert!(begin.elapsed() < Duration::from_secs(60), "{error:?}");
     }
 }
 
@@ -221,7 +221,7 @@ async fn killed_client(images: &RbdImages) {
     );
     while let Err(error) = discard().await {
         assert!(matches!(error, ImageError::InUse { .. }), "{error:?}");
-        assert!(begin.elapsed() < Duration::from_secs(60));
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(begin.elapsed() < Duration::from_secs(90), "a watch ends after 30 s: {error:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -231,7 +231,7 @@ pub fn run(program: &str, args: &[&str]) -> String {
 
 /// Polls until the condition holds; panics with `what` when that takes too long.
 pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(30);
+    let end = Instant::now() + Duration::from_secs(60);
     while !condition() {
         assert!(Instant::now() < end, "gave up waiting for {what}");
         std::thread::sleep(Duration::from_millis(5));
