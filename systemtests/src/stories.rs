@@ -33,7 +33,7 @@ pub fn lines_in(log: &Outcome) -> u64 {
 #[track_caller]
 pub fn writes_on(container: &Container<'_>, beyond: u64) -> u64 {
     let what = format!("{} to write on", container.name());
-    poll::until(&what, Duration::from_secs(15), || {
+    poll::until(&what, Duration::from_secs(30), || {
         let count = lines_in(&container.sh("cat /data/log"));
         if count > beyond { Ok(count) } else { Err(format!("{count} lines")) }
     })

@@ -107,7 +107,7 @@ fn rbd_fuse_dies() {
     let option = format!("-v {volume}:/data");
     let container =
         h1.start("fuse-dies", &option, "echo kept >/data/file; sync /data/file; sleep 1000");
-    poll::until("the file to be stored", Duration::from_secs(15), || {
+    poll::until("the file to be stored", Duration::from_secs(30), || {
         let read = container.sh("cat /data/file");
         if read.is_ok() { Ok(()) } else { Err(read) }
     });
@@ -343,7 +343,7 @@ fn calls_go_on_while_a_volmaster_is_killed() {
             let calls: Vec<_> = (0..20)
                 .map(|number| scope.spawn(move || call(host(number), method, number)))
                 .collect();
-            poll::until("the first calls to end", Duration::from_secs(20), || {
+            poll::until("the first calls to end", Duration::from_secs(60), || {
                 let ended = calls.iter().filter(|call| call.is_finished()).count();
                 poll::holds(ended > 3, "too few have ended")
             });

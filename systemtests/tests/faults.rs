@@ -82,7 +82,7 @@ fn ceph_is_frozen_for_a_while() {
         let begin = Instant::now();
         assert!(h1.volume_names().contains(&idle));
         assert_eq!(h1.volume_status(&idle)["state"], "ready");
-        assert!(begin.elapsed() < Duration::from_secs(5), "{} s", begin.elapsed().as_secs());
+        assert!(begin.elapsed() < Duration::from_secs(20), "{} s", begin.elapsed().as_secs());
     });
     frozen.thaw();
     until_ready(&ON_CEPH);
@@ -160,7 +160,7 @@ fn etcd_is_dead_for_a_while() {
     docker_goes_on_in_an_outage(h1, &used, &idle);
 
     ON_ETCD.etcd().start();
-    poll::until("the first create that works", Duration::from_secs(20), || {
+    poll::until("the first create that works", Duration::from_secs(60), || {
         let outcome = story.try_create("new", "");
         if outcome.is_ok() { Ok(()) } else { Err(outcome) }
     });

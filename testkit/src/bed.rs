@@ -99,7 +99,7 @@ mod tests {
         );
         daemon.must_run();
         assert!(bed.take_down(), "it was taken down");
-        poll::until("the end of the daemon", Duration::from_secs(5), || {
+        poll::until("the end of the daemon", Duration::from_secs(30), || {
             daemon.ended().ok_or("it runs")
         });
         assert!(!bed.dir().exists(), "the folder is gone");

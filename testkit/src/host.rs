@@ -254,7 +254,7 @@ impl Host {
         let cmd = cmd.args(["--host-label", &self.label]).arg("--data-dir").arg(self.data_dir());
         let mut started = Daemon::spawn(&cmd, &self.dir, name);
         let what = format!("volplugin on {} to serve", self.label);
-        poll::until(&what, Duration::from_secs(30), || {
+        poll::until(&what, Duration::from_secs(60), || {
             started.must_run();
             self.plugin_serves()
         });
@@ -288,7 +288,7 @@ impl Host {
         let cmd = cmd.arg("--mount-root").arg(format!("/mnt/{name}")).words(flags);
         let mut started = Daemon::spawn(&cmd, &self.dir, name);
         let socket = self.path(&format!("/run/docker/plugins/{name}.sock"));
-        poll::until(&format!("{name} to serve"), Duration::from_secs(20), || {
+        poll::until(&format!("{name} to serve"), Duration::from_secs(60), || {
             started.must_run();
             UnixStream::connect(&socket).map(drop)
         });

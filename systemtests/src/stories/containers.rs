@@ -117,7 +117,7 @@ pub fn a_killed_container_leaves_nothing(suite: &Suite) {
         } else {
             h1.kill_process(container.pid());
         }
-        poll::until("the container's end", Duration::from_secs(10), || {
+        poll::until("the container's end", Duration::from_secs(30), || {
             poll::holds(!container.runs(), "it runs")
         });
         story.until_unused();
@@ -145,7 +145,7 @@ pub fn a_container_that_fails_to_start_leaves_nothing(suite: &Suite) {
     let both = format!("-v {volume}:/data -v {busy}:/more");
     h1.try_start("nostart", &both, "true").refused_with(&["sharing: container"]);
     h1.docker("rm -f nostart").ok();
-    poll::until("the first volume to be given back", Duration::from_secs(15), || {
+    poll::until("the first volume to be given back", Duration::from_secs(30), || {
         let held = story.in_use();
         let of_first: Vec<_> =
             held.iter().filter(|line| line.contains(&story.image("db"))).cloned().collect();

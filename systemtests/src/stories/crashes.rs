@@ -36,7 +36,7 @@ impl Victim {
 }
 
 fn ends(container: &Container<'_>) {
-    poll::until("the container's end", Duration::from_secs(20), || {
+    poll::until("the container's end", Duration::from_secs(60), || {
         poll::holds(!container.runs(), "Docker says that it runs")
     });
 }
@@ -132,7 +132,7 @@ pub fn a_container_ends_while_volplugin_is_away(suite: &Suite) {
 /// Waits until a dockerd that starts has found out that nobody is at the plugin's socket.
 fn asks_the_plugin(host: &Host) {
     let before = std::fs::read_to_string(host.docker_log()).unwrap_or_default().len();
-    poll::until("dockerd to miss its plugin", Duration::from_secs(20), || {
+    poll::until("dockerd to miss its plugin", Duration::from_secs(60), || {
         let log = std::fs::read_to_string(host.docker_log()).unwrap_or_default();
         let new = log.get(before..).unwrap_or_default().to_owned();
         if new.contains("volplugin.sock") { Ok(()) } else { Err(new) }

@@ -66,7 +66,7 @@ pub fn inspect_says_how_it_stands(suite: &Suite) {
     let script =
         "dd if=/dev/zero of=/data/file bs=1M count=4 2>/dev/null; sync /data/file; sleep 1000";
     let container = h1.start("inspect", &format!("-v {volume}:/data"), script);
-    let used = testkit::poll::until("the written bytes", Duration::from_secs(10), || {
+    let used = testkit::poll::until("the written bytes", Duration::from_secs(30), || {
         let status = h1.volume_status(&volume);
         if status["used"].as_u64() >= Some(4 << 20) { Ok(status) } else { Err(status) }
     });
