@@ -264,7 +264,11 @@ fn reserve(control: &File) -> io::Result<(u32, Flock<File>)> {
                     Ok(_) | Err(Errno::EEXIST) => {}
                     Err(error) => return Err(error.into()),
                 }
-                File::open(&folder)?
+                match File::open(&folder) {
+                    // Whoever is adding it has the number already, and not the folder yet.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    opened => opened?,
+                }
             }
             opened => opened?,
         };
