@@ -1,6 +1,7 @@
 //! `volplugin`: parse, load, log, build, bind, serve, drain.
 
 use std::io::IsTerminal;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,8 @@ use volplugin::host::locks::Locks;
 use volplugin::host::uses::Uses;
 use volstorage::linux::{Deadlines, LinuxHost, LinuxHostConfig};
 
+/// What all volplugins of a machine share.
+const RUN: &str = "/run/volplugin";
 /// At the end, calls under way have so long to finish.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -49,7 +52,7 @@ fn main() -> ExitCode {
 }
 
 async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
-    let identity = Identity::take(&config.data_dir)?;
+    let identity = Identity::take(&config.data_dir, &config.host, Path::new(RUN))?;
     let socket = PluginSocket::bind(&config.plugin_dir, &config.plugin_name)?;
     tracing::info!(socket = %socket.path().display(), host = %config.host, "serving Docker");
     let client = Client::new(config.masters.clone(), Options::default())?;

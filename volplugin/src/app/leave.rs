@@ -62,13 +62,18 @@ impl Plugin {
     /// Drops the uses that are over, when no container has the volume mounted any more:
     /// no Unmount will come for them. Where that cannot be found out, they stay.
     pub(crate) async fn drop_dead_uses(&self, held: &mut Held) {
-        if !held.uses.values().any(Use::is_over) {
+        self.drop_uses(held, Use::is_over).await;
+    }
+
+    /// Drops these uses, when no container has the volume mounted any more.
+    pub(crate) async fn drop_uses(&self, held: &mut Held, which: impl Fn(&Use) -> bool) {
+        if !held.uses.values().any(&which) {
             return;
         }
         let Some(mapping) = &held.mapping else { return };
         match self.driver.users(&mapping.device, &held.target).await {
             Ok(users) if users.is_empty() => {
-                held.uses.retain(|_, one| !one.is_over());
+                held.uses.retain(|_, one| !which(one));
                 held.told = false;
             }
             Ok(_) => {}

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
-use volapi::volumes::{Volume, VolumeBrief};
+use volapi::volumes::{State, Volume, VolumeBrief};
 use volcore::name::VolumeId;
 use volcore::volume::docker_remove;
 
@@ -38,6 +38,13 @@ pub enum LookError {
     /// Volmaster said that there is none.
     #[error("volume {volume} does not exist")]
     NotFound {
+        /// Which.
+        volume: VolumeId,
+    },
+    /// It is not there yet, or will never be: Docker must not take it for one that is there, because
+    /// then it does not ask for its creation again, which goes on with it or says why it fails.
+    #[error("volume {volume} is being created")]
+    Creating {
         /// Which.
         volume: VolumeId,
     },
@@ -126,6 +133,9 @@ impl Plugin {
                 Ok(volume) => {
                     self.cache.reached(true);
                     self.cache.insert(brief(&volume));
+                    if volume.state == State::Creating {
+                        return Err(LookError::Creating { volume: id.clone() });
+                    }
                     return Ok(Look { seen: Seen::Fresh(Box::new(volume)), held });
                 }
                 Err(error) if error.is_not_found() => {

@@ -5,6 +5,8 @@
 //! - a record in the middle of a mount that nobody works on: undo it, after the time in
 //!   which Docker would have repeated its call;
 //! - a use whose dockerd is gone, with no container left that has the volume: drop it;
+//! - a use from before this process, with no container that has the volume, after a while: its Unmount
+//!   came while nobody was here, and Docker does not repeat it for ever; drop it;
 //! - something that volmaster has not been told: tell it;
 //! - a mapping or mount without a record, unused: take it away;
 //! - a claim of this host without a record: release it.
@@ -14,6 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::{SignedDuration, Timestamp};
 use tokio::time::{MissedTickBehavior, interval};
 use volcore::name::VolumeId;
 use volstorage::host::HostError;
@@ -25,8 +28,12 @@ use crate::master::MasterError;
 
 /// How often without a nudge.
 const EVERY: Duration = Duration::from_secs(10);
-/// Docker repeats a call whose connection broke after 1, 2, 4 and 8 s (FACTS).
-const DOCKER_REPEATS: Duration = Duration::from_secs(20);
+/// Docker repeats a call whose connection broke after 1, 2, 4 and 8 s: so old is a volplugin that will hear of no
+/// Mount of an earlier one any more.
+pub const SETTLED: Duration = Duration::from_secs(20);
+/// A container begins within this time after its volumes were mounted: so old is a volplugin that has seen begin
+/// whatever an earlier one has mounted for.
+pub const BEGUN: Duration = Duration::from_secs(120);
 
 /// Why a pass did not come to its end; the next one tries again.
 #[derive(Debug, thiserror::Error)]
@@ -48,17 +55,17 @@ pub async fn run(plugin: Arc<Plugin>) {
             _ = ticks.tick() => {}
             () = plugin.nudge.notified() => {}
         }
-        pass(&plugin, born.elapsed() >= DOCKER_REPEATS).await;
+        pass(&plugin, born.elapsed()).await;
     }
 }
 
-/// One pass over everything. `settled`: whether unfinished mounts of an earlier process are given up.
-pub async fn pass(plugin: &Arc<Plugin>, settled: bool) {
+/// One pass over everything, by a volplugin that is so old.
+pub async fn pass(plugin: &Arc<Plugin>, age: Duration) {
     for held in plugin.uses.list() {
         if let Some(_turn) = plugin.locks.try_lock(&held.volume)
             && let Some(held) = plugin.uses.get(&held.volume)
         {
-            one(plugin, held, settled).await;
+            one(plugin, held, age).await;
         }
     }
     let rest = async { claims(plugin, &strays(plugin).await?).await };
@@ -67,11 +74,11 @@ pub async fn pass(plugin: &Arc<Plugin>, settled: bool) {
     }
 }
 
-async fn one(plugin: &Plugin, mut held: Held, settled: bool) {
+async fn one(plugin: &Plugin, mut held: Held, age: Duration) {
     let id = held.volume.clone();
     let over = held.boot != plugin.me.boot
         || held.phase == Phase::Leaving
-        || (held.phase == Phase::Mounting && settled);
+        || (held.phase == Phase::Mounting && age >= SETTLED);
     if over {
         match plugin.leave(held).await {
             Ok(()) => tracing::info!(volume = %id, "given back"),
@@ -84,8 +91,12 @@ async fn one(plugin: &Plugin, mut held: Held, settled: bool) {
     }
     let before = held.clone();
     plugin.drop_dead_uses(&mut held).await;
+    if age >= BEGUN {
+        let born = SignedDuration::try_from(age).ok().and_then(|age| Timestamp::now().checked_sub(age).ok());
+        plugin.drop_uses(&mut held, |one| born.is_some_and(|born| one.since < born)).await;
+    }
     if held.uses.is_empty() {
-        tracing::info!(volume = %id, "its dockerd is gone and no container uses it any more");
+        tracing::info!(volume = %id, "no container uses it any more, and Docker will not say so");
         if let Err(error) = plugin.leave(held).await {
             tracing::warn!(volume = %id, %error, "cannot be given back yet");
         }

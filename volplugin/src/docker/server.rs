@@ -225,7 +225,9 @@ impl Connection {
         let look = match self.plugin.get(id).await {
             Ok(look) => look,
             Err(LookError::Unknown(error)) => return Err(HangUp(error.to_string())),
-            Err(error @ LookError::NotFound { .. }) => return Ok(failed(error.to_string())),
+            Err(error @ (LookError::NotFound { .. } | LookError::Creating { .. })) => {
+                return Ok(failed(error.to_string()));
+            }
         };
         let created_at = match &look.seen {
             crate::app::volumes::Seen::Fresh(volume) => Some(volume.created_at),

@@ -55,9 +55,14 @@ impl Use {
         Use { since: Timestamp::now(), dockerd, times: 1, answered: false }
     }
 
-    /// One more Mount under the same ID; the same one again where the last was not answered.
+    /// One more Mount under the same ID; the same one again where the last was not answered. A dockerd that
+    /// has ended sends no Unmount any more: its successor, which starts the same container again, sends one.
     pub fn once_more(&self, dockerd: Option<Peer>) -> Use {
-        let times = if self.answered { self.times.saturating_add(1) } else { self.times };
+        let times = match (self.dockerd.is_some_and(|peer| !peer.lives()), self.answered) {
+            (true, _) => 1,
+            (false, true) => self.times.saturating_add(1),
+            (false, false) => self.times,
+        };
         Use { since: self.since, dockerd, times, answered: false }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::support::{Fault as MasterFault, World, id};
 use tokio::sync::oneshot;
 use volplugin::app::Plugin;
-use volplugin::background::reconcile;
+use volplugin::background::reconcile::{self, BEGUN, SETTLED};
 use volplugin::docker::peer::{Caller, Peer};
 use volplugin::host::uses::Phase;
 use volplugin::master::Master;
@@ -142,7 +142,7 @@ async fn break_every_step_of_a_mount() {
         let mounted = docker.mount(&plugin, "t/v", "m1").await;
         reached += usize::from(plan.was_reached(&world));
         world.heal();
-        reconcile::pass(&plugin, true).await;
+        reconcile::pass(&plugin, SETTLED).await;
         let context = format!("{plan:?}: {mounted:?}");
         if mounted.is_ok() {
             world.assert_whole(&plugin, &context);
@@ -170,7 +170,7 @@ async fn break_every_step_of_an_unmount() {
         let unmounted = docker.unmount(&plugin, "t/v", "m1").await;
         reached += usize::from(plan.was_reached(&world));
         world.heal();
-        reconcile::pass(&plugin, true).await;
+        reconcile::pass(&plugin, SETTLED).await;
         assert_eq!(world.left(&plugin), [""; 0], "{plan:?}: {unmounted:?}");
     }
     assert!(reached >= 6, "the plans reach the steps: {reached}");
@@ -199,13 +199,13 @@ async fn die_after_every_step_of_a_mount() {
             let context = format!("step {nth}, repeats {repeats}: {mounted:?}");
             if repeats && !ahead {
                 docker.mount(&next, "t/v", "m1").await.unwrap_or_else(|e| panic!("{context}: {e}"));
-                reconcile::pass(&next, false).await;
+                reconcile::pass(&next, Duration::ZERO).await;
                 world.assert_whole(&next, &context);
                 docker.unmount(&next, "t/v", "m1").await.unwrap();
             } else if mounted.is_ok() {
                 docker.unmount(&next, "t/v", "m1").await.unwrap();
             }
-            reconcile::pass(&next, true).await;
+            reconcile::pass(&next, SETTLED).await;
             assert_eq!(world.left(&next), [""; 0], "{context}");
         }
     }
@@ -226,7 +226,7 @@ async fn a_record_without_its_effects_is_given_back() {
         record.phase = phase;
         plugin.uses.put(&record).unwrap();
         let next = world.start();
-        reconcile::pass(&next, true).await;
+        reconcile::pass(&next, SETTLED).await;
         assert_eq!(world.left(&next), [""; 0], "{phase:?}");
     }
 }
@@ -268,12 +268,48 @@ async fn a_killed_dockerd_sends_no_unmount_and_its_uses_end_with_its_containers(
     Dockerd::dead().mount(&plugin, "t/v", "m1").await.unwrap();
     let target = world.host.mounted()[0].clone();
     world.host.set_users(&target, &["sh (1234)"]);
-    reconcile::pass(&plugin, true).await;
+    reconcile::pass(&plugin, SETTLED).await;
     assert_eq!(plugin.uses.list().len(), 1, "its container lives");
     // The next dockerd starts the container again, which has the use of its own.
     Dockerd::alive().mount(&plugin, "t/v", "m2").await.unwrap();
     world.host.set_users(&target, &[]);
     Dockerd::alive().unmount(&plugin, "t/v", "m2").await.unwrap();
+    assert_eq!(world.left(&plugin), [""; 0]);
+}
+
+#[tokio::test]
+async fn an_unmount_that_came_while_nobody_was_here_is_made_up_for() {
+    let world = world_with("t/v").await;
+    let plugin = world.start();
+    let docker = Dockerd::alive();
+    docker.mount(&plugin, "t/v", "m1").await.unwrap();
+    let target = world.host.mounted()[0].clone();
+    // It was mounted in this volplugin's life, so its Unmount will reach it.
+    reconcile::pass(&plugin, BEGUN).await;
+    assert_eq!(plugin.uses.list().len(), 1);
+    let mut record = plugin.uses.get(&id("t/v")).unwrap();
+    for one in record.uses.values_mut() {
+        one.since -= Duration::from_secs(600);
+    }
+    plugin.uses.put(&record).unwrap();
+    let next = world.start();
+    reconcile::pass(&next, SETTLED).await;
+    assert_eq!(next.uses.list().len(), 1, "its container may be about to begin");
+    world.host.set_users(&target, &["sh (1234)"]);
+    reconcile::pass(&next, BEGUN).await;
+    assert_eq!(next.uses.list().len(), 1, "its container lives");
+    world.host.set_users(&target, &[]);
+    reconcile::pass(&next, BEGUN).await;
+    assert_eq!(world.left(&next), [""; 0]);
+}
+
+#[tokio::test]
+async fn the_next_dockerd_mounts_again_under_the_same_id_and_unmounts_once() {
+    let world = world_with("t/v").await;
+    let plugin = world.start();
+    Dockerd::dead().mount(&plugin, "t/v", "m1").await.unwrap();
+    Dockerd::alive().mount(&plugin, "t/v", "m1").await.unwrap();
+    Dockerd::alive().unmount(&plugin, "t/v", "m1").await.unwrap();
     assert_eq!(world.left(&plugin), [""; 0]);
 }
 
@@ -289,7 +325,7 @@ async fn after_a_reboot_everything_is_given_back() {
     // The claim is the former boot's too.
     world.master.state().claims.get_mut(&id("t/v")).unwrap().holders[0].boot = record.boot.clone();
     next.uses.put(&record).unwrap();
-    reconcile::pass(&next, false).await;
+    reconcile::pass(&next, Duration::ZERO).await;
     assert_eq!(world.left(&next), [""; 0]);
 }
 
@@ -302,11 +338,11 @@ async fn what_has_no_record_is_taken_away_unless_it_is_used() {
     let next = world.start_as("h1", lost.path());
     let target = world.host.mounted()[0].clone();
     world.host.set_users(&target, &["sh (1234)"]);
-    reconcile::pass(&next, true).await;
+    reconcile::pass(&next, SETTLED).await;
     assert_eq!(world.host.mounted().len(), 1, "a container has it");
     assert_eq!(world.master.state().claims.len(), 1, "so that no other host may write");
     world.host.set_users(&target, &[]);
-    reconcile::pass(&next, true).await;
+    reconcile::pass(&next, SETTLED).await;
     assert_eq!(world.left(&next), [""; 0]);
 }
 
@@ -324,7 +360,7 @@ async fn while_volmaster_is_away_containers_come_and_go() {
     let refused = docker.mount(&plugin, "t/v", "m3").await.unwrap_err();
     assert!(refused.contains("cannot be reached"), "{refused}");
     world.master.state().down = false;
-    reconcile::pass(&plugin, true).await;
+    reconcile::pass(&plugin, SETTLED).await;
     assert_eq!(world.left(&plugin), [""; 0]);
     docker.mount(&plugin, "t/v", "m4").await.unwrap();
 }
