@@ -117,8 +117,8 @@ fn rbd_fuse_dies() {
     container.sh("echo more >/data/more; sync /data/more").refused();
     container.remove();
     story.until_unused();
-    // Its lock outlives it.
-    LOST.ceph().fence(&format!("rbd/{}", story.image("db")));
+    // Its lock outlives it, and nobody but volmaster may break that.
+    story.volcli(&format!("mount force-remove {volume} --yes")).ok();
     assert_eq!(h1.run(&option, "cat /data/file").ok(), "kept", "what was synced is there");
     h1.docker(&format!("volume rm {volume}")).ok();
     story.until_nothing_is_left();
@@ -245,13 +245,8 @@ fn a_host_that_is_gone_for_good_is_cleared_by_force() {
     h2.power_off();
     h1.try_start("gone-2", &option, "true").refused_with(&["h2", "mount force-remove"]);
     h1.docker("rm -f gone-2").ok();
+    // The dead writer still has Ceph's lock, and hosts have no right to break it: volmaster does.
     story.volcli(&format!("mount force-remove {volume} --yes")).ok();
-    // The dead writer still has Ceph's lock, and hosts have no right to break it. Until volmaster
-    // fences, that is an operator's work; it is said what to do it to.
-    let locked = h1.try_start("gone-3", &option, "true");
-    locked.refused_with(&["locked until it is fenced", "client."]);
-    h1.docker("rm -f gone-3").ok();
-    LOST.ceph().fence(&format!("rbd/{}", story.image("db")));
     let log = h1.run(&option, "echo >>/data/file && sync /data/file && cat /data/log");
     assert!(log.lines().len() > 1, "what was synced is there");
     h2.power_on();

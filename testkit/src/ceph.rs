@@ -93,19 +93,6 @@ impl Ceph {
         outcome.lines().iter().map(|&line| line.to_owned()).collect()
     }
 
-    /// What an operator does by hand about the lock of a client that is gone: blocklists the client,
-    /// then breaks its lock.
-    #[track_caller]
-    pub fn fence(&self, image: &str) {
-        let locks = self.rbd(&format!("lock ls --format json {image}")).json();
-        for lock in locks.as_array().expect("a list of locks") {
-            let text = |member: &str| lock[member].as_str().expect("a text").to_owned();
-            self.ceph(&format!("osd blocklist add {} 3600", text("address"))).ok();
-            let cmd = Cmd::new("rbd").arg("-c").arg(&self.conf).args(["lock", "rm", image]);
-            cmd.arg(text("id")).arg(text("locker")).run().ok();
-        }
-    }
-
     /// Freezes the monitor and the OSD: connections stand, and nobody answers until the end of
     /// what is given.
     #[track_caller]

@@ -179,6 +179,12 @@ impl Backend {
         }
     }
 
+    /// Whether a holder whose claim is cleared by force is fenced from the image first.
+    pub fn fences(&self) -> bool {
+        matches!(self, Backend::Master(_))
+    }
+
+    /// Clears the claim on a volume, whoever holds it.
     pub async fn mount_force_remove(&self, id: &VolumeId) -> Result<(), Failure> {
         match self {
             Backend::Master(client) => {

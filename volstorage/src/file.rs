@@ -111,6 +111,10 @@ impl ImageDriver for FileImages {
         Ok(())
     }
 
+    async fn fence(&self, _image: &ImageName) -> Result<Vec<String>, ImageError> {
+        Ok(Vec::new())
+    }
+
     async fn unfinished(&self) -> Result<Vec<Unfinished>, ImageError> {
         self.on_disk("list unfinished images".to_owned(), Store::unfinished).await
     }

@@ -236,6 +236,11 @@ pub trait ImageDriver: Send + Sync + 'static {
     /// Sets the limits that the data path enforces by itself, live.
     async fn limit(&self, image: &ImageName, limits: &RateLimits) -> Result<(), ImageError>;
 
+    /// Cuts off all clients that have an image open for writing, or locked: afterwards none of them
+    /// can write to it, whether it lives or not, and somebody else can. Answers with their addresses.
+    /// An absent image has none, nor has one in a local file, which only this machine can reach.
+    async fn fence(&self, image: &ImageName) -> Result<Vec<String>, ImageError>;
+
     /// What attempts have left under temporary names, in all pools.
     async fn unfinished(&self) -> Result<Vec<Unfinished>, ImageError>;
 

@@ -151,6 +151,34 @@ fn describe(session: &Session, name: &ImageName, image: &Image) -> Result<ImageI
     })
 }
 
+/// Fences whoever has an image open for writing, and whoever has its lock: a client that died is in the
+/// first list for 30 s only, and in the second until somebody breaks its lock.
+fn fence(session: &Session, name: &ImageName) -> Result<Vec<String>, ImageError> {
+    let failed = |error| session.failed(&format!("fence the clients of image {name}"), error);
+    if session.open(name)?.is_none() {
+        return Ok(Vec::new());
+    }
+    let image = session.pool(&name.pool)?.open_image(&name.name).map_err(failed)?;
+    let mut fenced = session.watchers(name, &image)?;
+    for address in &fenced {
+        let command = json!({"prefix": "osd blocklist", "blocklistop": "add", "addr": address});
+        session.cluster().mon_command(&command).map_err(failed)?;
+    }
+    for owner in image.lock_owners().map_err(failed)? {
+        match image.break_lock(&owner) {
+            // It has let go of it by itself.
+            Err(error) if error.is_not_found() => {}
+            broken => broken.map_err(failed)?,
+        }
+        if !fenced.contains(&owner) {
+            fenced.push(owner);
+        }
+    }
+    // The OSDs learn of it with their next map; whoever writes there next brings it along.
+    session.cluster().wait_for_latest_osd_map().map_err(failed)?;
+    Ok(fenced)
+}
+
 /// The pools that are for RBD.
 fn pools(session: &Session) -> Result<Vec<PoolName>, ImageError> {
     let command = json!({"prefix": "osd pool ls", "detail": "detail", "format": "json"});
@@ -220,6 +248,14 @@ impl ImageDriver for RbdImages {
             faults.effect("set the limits", || build::limit(&open, &limits).map_err(failed))
         };
         self.connection.call(&action, CALL, limit).await
+    }
+
+    async fn fence(&self, image: &ImageName) -> Result<Vec<String>, ImageError> {
+        let action = format!("fence the clients of image {image}");
+        let (image, faults) = (image.clone(), self.faults.clone());
+        let fence =
+            move |session: &Session| faults.effect("fence the clients", || fence(session, &image));
+        self.connection.call(&action, CALL, fence).await
     }
 
     async fn unfinished(&self) -> Result<Vec<Unfinished>, ImageError> {

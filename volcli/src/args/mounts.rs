@@ -41,10 +41,11 @@ pub enum MountCommand {
         #[command(flatten)]
         volume: OneVolume,
     },
-    /// Clear the claims on volumes, whoever holds them
+    /// Fence whoever holds volumes, and clear their claims
     ///
-    /// For hosts that are gone for good. A host that still runs goes on writing to the volume: if
-    /// another one mounts it then, the file system on it breaks. Be sure that the host is off.
+    /// For hosts that are gone for good. On Ceph the holder is cut off from the image first: should it
+    /// still run, its containers get errors, and what they have not synced is lost. With --etcd
+    /// nobody is fenced: be sure that the host is off.
     #[command(after_help = FORCE_REMOVE_EXAMPLES)]
     ForceRemove {
         #[command(flatten)]

@@ -47,25 +47,52 @@ pub async fn force_remove(
     ids: &[VolumeId],
     care: Care,
 ) -> Result<Exit, Failure> {
+    let fences = context.backend.fences();
     let words = Words {
         noun: "mount",
         question: |names| {
             format!(
-                "Clear {names}? A host that still runs goes on writing, and may destroy the data."
+                "Clear {names}? Containers that still use it there lose what they have not synced, and on local \
+                 files or with --etcd may destroy the data."
             )
         },
     };
     let remove = async |id: &VolumeId| {
-        let Some(mount) = standing(context, id).await? else { return Ok(NOBODY.to_owned()) };
-        context.backend.mount_force_remove(id).await?;
-        Ok(format!(
-            "cleared; it was held by {}. If that host still runs, unmount the volume there before using it elsewhere",
-            holders(&mount)
-        ))
+        let mount = standing(context, id).await?;
+        if mount.is_some() || fences {
+            context.backend.mount_force_remove(id).await?;
+        }
+        Ok(match (mount, fences) {
+            (None, false) => NOBODY.to_owned(),
+            (None, true) => {
+                "nobody held it; on Ceph, clients that had its image open or locked are fenced"
+                    .to_owned()
+            }
+            (Some(mount), true) => {
+                format!(
+                    "cleared; it was held by {}. On Ceph, its clients are fenced from the image",
+                    holders(&mount)
+                )
+            }
+            (Some(mount), false) => format!(
+                "cleared; it was held by {}, and is not fenced. If that host still runs, unmount the volume there \
+                 before using it elsewhere",
+                holders(&mount)
+            ),
+        })
     };
     let look = async |id: &VolumeId| {
-        let Some(mount) = standing(context, id).await? else { return Ok(NOBODY.to_owned()) };
-        Ok(format!("would be cleared; it is held by {}", holders(&mount)))
+        Ok(match (standing(context, id).await?, fences) {
+            (None, false) => NOBODY.to_owned(),
+            (None, true) => {
+                "nobody holds it; on Ceph, clients that have its image open or locked would be fenced"
+                    .to_owned()
+            }
+            (Some(mount), true) => {
+                format!("would be fenced and cleared; it is held by {}", holders(&mount))
+            }
+            (Some(mount), false) => format!("would be cleared; it is held by {}", holders(&mount)),
+        })
     };
     each(context, &words, ids, care, remove, look).await
 }

@@ -6,6 +6,8 @@ use uuid::Uuid;
 use volcore::Kind;
 use volcore::claim::{Claim, ClaimAsk, ClaimDecision, ClaimFacts, ClaimRefusal, ReleaseDecision};
 use volcore::name::{BootId, HostName, VolumeId};
+use volcore::volume::VolumeState;
+use volstorage::image::ImageError;
 use volstore::records::{Changes, Versioned};
 use volstore::store::{Commit, Expect, StoreError};
 
@@ -38,6 +40,15 @@ pub enum MountError {
         /// Which.
         volume: VolumeId,
     },
+    /// The holder may still write, so that its claim stands.
+    #[error("could not fence the holder of volume {volume}, and left its claim as it is")]
+    Fence {
+        /// Which.
+        volume: VolumeId,
+        /// Why.
+        #[source]
+        source: ImageError,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -49,6 +60,7 @@ impl Failing for MountError {
             MountError::NoVolume { .. } | MountError::NotClaimed { .. } => Kind::NotFound,
             MountError::Refused(refusal) => refusal.kind(),
             MountError::Contended { .. } => Kind::Busy,
+            MountError::Fence { source, .. } => source.kind(),
             MountError::Store(error) => store_kind(error),
         }
     }
@@ -151,7 +163,18 @@ pub async fn mount_claim(app: &App, id: &VolumeId, ask: ClaimAsk) -> Result<Gran
 }
 
 /// Releases a host's claim, or clears it by force. That there is none is success.
+///
+/// By force the clients of the image are fenced first, with or without a claim: one that has died may
+/// have left its lock, too.
 pub async fn mount_release(app: &App, id: &VolumeId, ask: &ReleaseAsk) -> Result<(), MountError> {
+    if *ask == ReleaseAsk::Force
+        && let Some(volume) = app.records.volume(id).await?
+        && matches!(volume.value.state, VolumeState::Ready { .. })
+    {
+        let fenced = app.images.fence(&volume.value.image()).await;
+        let clients = fenced.map_err(|source| MountError::Fence { volume: id.clone(), source })?;
+        tracing::warn!(volume = %id, ?clients, "fenced by force");
+    }
     for round in 0..ROUNDS {
         pause(round).await;
         let (claim, decision) = match ask {

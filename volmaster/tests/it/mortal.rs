@@ -245,6 +245,11 @@ impl ImageDriver for Mortal {
         self.answered(self.images.limit(image, limits).await).await
     }
 
+    async fn fence(&self, image: &ImageName) -> Result<Vec<String>, ImageError> {
+        self.images_answer().await;
+        self.answered(self.images.fence(image).await).await
+    }
+
     async fn unfinished(&self) -> Result<Vec<Unfinished>, ImageError> {
         self.images_answer().await;
         self.images.unfinished().await

@@ -92,7 +92,9 @@ async fn one(plugin: &Plugin, mut held: Held, age: Duration) {
     let before = held.clone();
     plugin.drop_dead_uses(&mut held).await;
     if age >= BEGUN {
-        let born = SignedDuration::try_from(age).ok().and_then(|age| Timestamp::now().checked_sub(age).ok());
+        let born = SignedDuration::try_from(age)
+            .ok()
+            .and_then(|age| Timestamp::now().checked_sub(age).ok());
         plugin.drop_uses(&mut held, |one| born.is_some_and(|born| one.since < born)).await;
     }
     if held.uses.is_empty() {

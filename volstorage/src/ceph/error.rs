@@ -213,6 +213,7 @@ pub enum Operation {
     ReadLockOwners,
     AcquireLock,
     ReleaseLock,
+    BreakLock,
 }
 
 impl fmt::Display for Operation {
@@ -255,6 +256,7 @@ impl fmt::Display for Operation {
             Self::ReadLockOwners => "read the lock owners of",
             Self::AcquireLock => "acquire the exclusive lock of",
             Self::ReleaseLock => "release the exclusive lock of",
+            Self::BreakLock => "break the exclusive lock of",
         })
     }
 }

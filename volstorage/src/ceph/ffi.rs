@@ -168,6 +168,7 @@ function_table! {
         fn rbd_watchers_list_cleanup(watchers: *mut RbdImageWatcher, num_watchers: usize);
         fn rbd_lock_acquire(image: ImageHandle, mode: LockMode) -> c_int;
         fn rbd_lock_release(image: ImageHandle) -> c_int;
+        fn rbd_lock_break(image: ImageHandle, mode: LockMode, owner: *const c_char) -> c_int;
         fn rbd_is_exclusive_lock_owner(image: ImageHandle, is_owner: *mut c_int) -> c_int;
         fn rbd_lock_get_owners(image: ImageHandle, mode: *mut LockMode, owners: *mut *mut c_char, max_owners: *mut usize) -> c_int;
         fn rbd_lock_get_owners_cleanup(owners: *mut *mut c_char, owner_count: usize);

@@ -280,6 +280,20 @@ impl ImageDriver for FakeImages {
         })
     }
 
+    async fn fence(&self, image: &ImageName) -> Result<Vec<String>, ImageError> {
+        let action = format!("fence image {image}");
+        self.faults.effect("fence the clients", || {
+            self.ask(&image.pool, &action, |pool| {
+                let found = pool.images.get_mut(&image.name);
+                Ok(found
+                    .map(|found| std::mem::take(&mut found.watchers))
+                    .into_iter()
+                    .flatten()
+                    .collect())
+            })
+        })
+    }
+
     async fn unfinished(&self) -> Result<Vec<Unfinished>, ImageError> {
         self.reach("list unfinished images")?;
         let state = self.lock();
