@@ -19,6 +19,7 @@ pub(crate) mod loopdev;
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -155,6 +156,15 @@ pub struct Formatted {
 }
 
 impl Formatted {
+    /// About how many bytes of [`pieces`](Self::pieces) there are. Blocking.
+    ///
+    /// # Errors
+    /// When the file cannot be looked at.
+    pub fn bytes(&self) -> io::Result<u64> {
+        const SECTOR: u64 = 512;
+        Ok(self.file.path().metadata()?.blocks() * SECTOR)
+    }
+
     /// What has to be written to a blank image of the same size to make it equal. Blocking.
     ///
     /// # Errors

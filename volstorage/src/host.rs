@@ -122,6 +122,18 @@ pub enum HostError {
         /// Processes that hold it, as `name (pid)`, as far as they can be found.
         holders: Vec<String>,
     },
+    /// A client that is gone has left its lock on the image, which this host has no right to break.
+    #[error(
+        "image {image} is locked by {}, which is gone; if that host is gone for good, `volcli mount force-remove` of \
+         the volume breaks the lock",
+        holders.join(", ")
+    )]
+    Locked {
+        /// The image, as `pool/name`.
+        image: String,
+        /// Who has locked it, as `client.4123 (address)`.
+        holders: Vec<String>,
+    },
     /// Something on the device is not what it should be; nothing was mounted.
     #[error("{device} cannot be mounted: {reason}")]
     Unmountable {
@@ -159,7 +171,7 @@ impl HostError {
         match self {
             HostError::NoAccess { .. } => Kind::Invalid,
             HostError::NoImage { .. } => Kind::NotFound,
-            HostError::Busy { .. } => Kind::Busy,
+            HostError::Busy { .. } | HostError::Locked { .. } => Kind::Busy,
             HostError::Deadline { .. } => Kind::Unavailable,
             HostError::Unmountable { .. } | HostError::Failed { .. } => Kind::Internal,
         }

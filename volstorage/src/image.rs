@@ -150,6 +150,14 @@ pub enum ImageError {
         /// The end of what it wrote on stderr, at most 2 KiB.
         stderr: String,
     },
+    /// It would be too large to be made in the time that a caller has.
+    #[error("image {image} is too large to be made: {reason}")]
+    TooLarge {
+        /// The image.
+        image: ImageName,
+        /// In which way.
+        reason: String,
+    },
     /// Somebody has the image open.
     #[error("image {image} is in use by {}", watchers.join(", "))]
     InUse {
@@ -193,7 +201,9 @@ impl ImageError {
     /// The kind of this error.
     pub fn kind(&self) -> Kind {
         match self {
-            ImageError::NoPool { .. } | ImageError::Format { .. } => Kind::Invalid,
+            ImageError::NoPool { .. } | ImageError::Format { .. } | ImageError::TooLarge { .. } => {
+                Kind::Invalid
+            }
             ImageError::Foreign { .. } => Kind::Conflict,
             ImageError::InUse { .. } => Kind::InUse,
             ImageError::NoSpace { .. } => Kind::Exhausted,

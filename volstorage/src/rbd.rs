@@ -39,6 +39,9 @@ use crate::image::{
 /// The metadata key with the volume's uid.
 const UID: &str = "volplugin.uid";
 
+/// The largest image: librbd keeps a map of two bits for each 4 MiB, as one object that is written in one piece
+/// and at this size has 8 MiB.
+const LARGEST: u64 = 128 << 40;
 /// How long freeing an image's space may take before its caller goes on without it.
 const PURGE: Duration = Duration::from_secs(600);
 /// How many images are purged at a time: each call keeps a thread for as long as it takes.
@@ -85,6 +88,12 @@ impl RbdImages {
     }
 
     async fn create_now(self, new: NewImage) -> Result<Created, ImageError> {
+        if new.size.bytes() > LARGEST {
+            return Err(ImageError::TooLarge {
+                image: new.image,
+                reason: format!("the largest image in Ceph has {} TiB", LARGEST >> 40),
+            });
+        }
         let action = format!("begin image {}", new.image);
         let (faults, wanted) = (self.faults.clone(), new.clone());
         let begin = self.connection.call(&action, CALL, move |session| {

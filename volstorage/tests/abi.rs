@@ -51,6 +51,7 @@ fn c_type(rust: &str) -> &str {
         "*mut usize" => "size_t *",
         "*mut c_void" => "void *",
         "*mut libc::time_t" => "time_t *",
+        "*mut libc::timeval" => "struct timeval *",
         "RadosHandle" => "rados_t",
         "*mut RadosHandle" => "rados_t *",
         "IoctxHandle" => "rados_ioctx_t",

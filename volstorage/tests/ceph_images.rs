@@ -233,6 +233,22 @@ fn of_many_who_list_an_image_anew_one_succeeds() {
 }
 
 #[test]
+fn a_lease_has_one_holder() {
+    let pool = CEPH.pool();
+    let inner = pool.exclusively("t.lease", || {
+        // From another client, and from this one.
+        let stranger = CEPH.connect(Timeouts::default());
+        let there = stranger.pool("rbd").unwrap().exclusively("t.lease", || ()).unwrap();
+        (there, pool.exclusively("t.lease", || ()).unwrap(), pool.exclusively("t.other", || 7))
+    });
+    let (there, here, other) = inner.unwrap().unwrap();
+    assert_eq!((there, here, other.unwrap()), (None, None, Some(7)));
+    assert_eq!(pool.exclusively("t.lease", || 8).unwrap(), Some(8));
+    let left = tool("rados", &["-p", "rbd", "ls"]);
+    assert!(!left.contains("volplugin.lease.t."), "{left}");
+}
+
+#[test]
 fn metadata_is_set_without_opening() {
     let pool = CEPH.pool();
     let id = create("t.described", MIB);

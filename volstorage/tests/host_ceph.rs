@@ -165,8 +165,8 @@ async fn a_server_that_was_killed_leaves_nothing() {
     // It died with the lock, and we may not break it.
     let mapping = host.map(&map(&source)).await.unwrap();
     let error = host.mount(&mapping, &mount(&target)).await.unwrap_err();
-    let HostError::Busy { what, holders } = &error else { panic!("{error:?}") };
-    assert_eq!(what, "image rbd/t.killed (locked until it is fenced)");
+    let HostError::Locked { image, holders } = &error else { panic!("{error:?}") };
+    assert_eq!(image, "rbd/t.killed");
     assert!(holders[0].starts_with("client."), "{holders:?}");
     // Mapped again over the remains.
     kill(server(&bed), Signal::SIGKILL).unwrap();

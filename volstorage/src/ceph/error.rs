@@ -214,6 +214,7 @@ pub enum Operation {
     AcquireLock,
     ReleaseLock,
     BreakLock,
+    Lease,
 }
 
 impl fmt::Display for Operation {
@@ -256,6 +257,7 @@ impl fmt::Display for Operation {
             Self::ReadLockOwners => "read the lock owners of",
             Self::AcquireLock => "acquire the exclusive lock of",
             Self::ReleaseLock => "release the exclusive lock of",
+            Self::Lease => "take a lease in",
             Self::BreakLock => "break the exclusive lock of",
         })
     }

@@ -103,6 +103,14 @@ function_table! {
         fn rados_set_pool_full_try(ioctx: IoctxHandle);
         fn rados_stat(ioctx: IoctxHandle, object: *const c_char, size: *mut u64, mtime: *mut libc::time_t) -> c_int;
         fn rados_write(ioctx: IoctxHandle, object: *const c_char, buf: *const c_char, len: usize, offset: u64) -> c_int;
+        fn rados_remove(ioctx: IoctxHandle, object: *const c_char) -> c_int;
+        fn rados_lock_exclusive(
+            ioctx: IoctxHandle, object: *const c_char, name: *const c_char, cookie: *const c_char, desc: *const c_char,
+            duration: *mut libc::timeval, flags: u8,
+        ) -> c_int;
+        fn rados_unlock(
+            ioctx: IoctxHandle, object: *const c_char, name: *const c_char, cookie: *const c_char,
+        ) -> c_int;
         fn rados_exec(
             ioctx: IoctxHandle, object: *const c_char, cls: *const c_char, method: *const c_char,
             in_buf: *const c_char, in_len: usize, buf: *mut c_char, out_len: usize,

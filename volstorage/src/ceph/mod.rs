@@ -44,6 +44,7 @@ mod error;
 mod extents;
 mod ffi;
 mod image;
+mod lease;
 mod locks;
 mod metadata;
 mod pool;

@@ -52,8 +52,7 @@ impl Operation<'_> {
             Ok(holders) if !holders.is_empty() => {
                 let cause: &dyn std::error::Error = &error;
                 tracing::warn!(image, cause, ?holders, "the lock of a client that is gone");
-                let what = format!("image {image} (locked until it is fenced)");
-                HostError::Busy { what, holders }
+                HostError::Locked { image, holders }
             }
             Ok(_) | Err(_) => error,
         }

@@ -23,6 +23,9 @@ use crate::faults::{Broken, Faults};
 use crate::format::Formatted;
 use crate::image::{Created, ImageError, NewImage};
 
+/// How much data formatting may write: what a slow cluster takes in within a create's time.
+const MOST_DATA: u64 = 1 << 30;
+
 /// What a create begins with.
 pub(super) enum Begun {
     /// There is one already.
@@ -112,6 +115,16 @@ impl Build<'_> {
     }
 
     fn fill(&self, draft: &Draft, formatted: &Formatted) -> Result<(), ImageError> {
+        // Sent all the same it would keep the cluster from everything else for as long.
+        if formatted.bytes().is_ok_and(|bytes| bytes > MOST_DATA) {
+            return Err(ImageError::TooLarge {
+                image: self.new.image.clone(),
+                reason: format!(
+                    "formatting it writes more than {} MiB (a smaller size, or another file system, writes less)",
+                    MOST_DATA >> 20
+                ),
+            });
+        }
         let (written, described) = thread::scope(|scope| {
             let described = scope.spawn(|| self.describe(draft));
             let write = || self.write(&draft.image, formatted);

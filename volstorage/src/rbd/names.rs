@@ -6,7 +6,8 @@
 //!
 //! ```text
 //! publish      link t.v ─▶ unlink .new.… ─▶ relist .new.… as t.v ◀ decides
-//! clean up     relist .new.… as .old.… ◀ decides ─▶ unlink .new.…, t.v ─▶ link .old.… ─▶ remove
+//! clean up     relist .new.… as .old.… ◀ decides ─▶ unlink .new.…, t.v ─▶ link .old.… ─▶
+//!              is nobody opening it? ─▶ remove
 //! throw away   into the trash ─▶ unlink t.v ─▶ unlist t.v              (librbd)
 //! ```
 //! The directory is one object, so of a publisher and a cleaner who relist the same draft at once one

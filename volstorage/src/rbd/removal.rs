@@ -16,6 +16,8 @@ use crate::image::{Discarded, ImageError, Purged, TrashedImage, Unfinished};
 
 /// How long somebody else may take who frees the space of the same image right now.
 const OTHERS: Duration = Duration::from_secs(10);
+/// How long somebody may take from finding an image by its name until he watches it.
+const OPENING: Duration = Duration::from_secs(1);
 /// How often to look whether they have done it.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -141,11 +143,21 @@ impl Removal<'_> {
         loop {
             let pool = self.session.pool(name)?;
             let action = format!("free the space of image {image} (id {id})");
-            let remove = || match pool.trash_remove(id, TrashForce::IgnoreDeferment) {
-                Ok(()) => Ok(Some(Purged::Purged)),
-                Err(error) if error.is_not_found() => Ok(Some(Purged::Absent)),
-                Err(error) if error.is_busy() && begin.elapsed() < OTHERS => Ok(None),
-                Err(error) => Err(self.session.failed(&action, error)),
+            let remove = || {
+                let remove = || pool.trash_remove(id, TrashForce::IgnoreDeferment);
+                let patient = begin.elapsed() < OTHERS;
+                match pool
+                    .exclusively(id, remove)
+                    .map_err(|error| self.session.failed(&action, error))?
+                {
+                    Some(Ok(())) => Ok(Some(Purged::Purged)),
+                    Some(Err(error)) if error.is_not_found() => Ok(Some(Purged::Absent)),
+                    Some(Err(error)) if !(error.is_busy() && patient) => {
+                        Err(self.session.failed(&action, error))
+                    }
+                    None if !patient => Err(others(&image)),
+                    None | Some(Err(_)) => Ok(None),
+                }
             };
             match self.faults.effect("remove from the trash", remove)? {
                 None => thread::sleep(LOOK_AGAIN),
@@ -205,7 +217,11 @@ impl Removal<'_> {
         if let Some(id) = pool.listed_id(name).map_err(failed)? {
             self.refuse_if_made(&pool, &image, &id)?;
             if let Some(old) = self.names(&pool).claim(name, &id)? {
-                self.remove(&pool, &ImageName { name: old, ..image.clone() })?;
+                if old != *name {
+                    thread::sleep(OPENING);
+                    self.refuse_if_made(&pool, &image, &id)?;
+                }
+                self.remove(&pool, &ImageName { name: old, ..image.clone() }, &id)?;
             }
         }
         for entry in pool.trash_list().map_err(failed)? {
@@ -218,8 +234,8 @@ impl Removal<'_> {
         Ok(())
     }
 
-    /// Whoever makes a draft has it open, in this process too. To remove it would harm nothing but
-    /// their work.
+    /// Whoever makes a draft has it open, in this process too. To remove it would harm more than their
+    /// work: librbd 16.2 ends the process when somebody else asks for the lock while it removes.
     fn refuse_if_made(&self, pool: &Pool, image: &ImageName, id: &str) -> Result<(), ImageError> {
         let watchers = match pool.open_image_by_id(id).and_then(|open| open.watchers()) {
             // It has no header (yet), so it is not being written either.
@@ -235,8 +251,8 @@ impl Removal<'_> {
         Err(ImageError::InUse { image: image.clone(), watchers })
     }
 
-    fn remove(&self, pool: &Pool, image: &ImageName) -> Result<(), ImageError> {
-        self.gone("remove the draft", image, || pool.remove(&image.name))
+    fn remove(&self, pool: &Pool, image: &ImageName, id: &str) -> Result<(), ImageError> {
+        self.gone("remove the draft", image, || pool.exclusively(id, || pool.remove(&image.name)))
     }
 
     fn remove_from_trash(
@@ -246,16 +262,17 @@ impl Removal<'_> {
         id: &str,
     ) -> Result<(), ImageError> {
         let remove = || pool.trash_remove(id, TrashForce::IgnoreDeferment);
-        self.gone("remove the draft from the trash", image, remove)
+        self.gone("remove the draft from the trash", image, || pool.exclusively(id, remove))
     }
 
     fn gone(
         &self,
         effect: &'static str,
         image: &ImageName,
-        remove: impl FnOnce() -> Result<(), CephError>,
+        remove: impl FnOnce() -> Result<Option<Result<(), CephError>>, CephError>,
     ) -> Result<(), ImageError> {
-        self.faults.effect(effect, || match remove() {
+        self.faults.effect(effect, || match remove().and_then(Option::transpose) {
+            Ok(None) => Err(others(image)),
             Err(error) if error.is_busy() => Err(ImageError::InUse {
                 image: image.clone(),
                 watchers: vec![
@@ -269,4 +286,10 @@ impl Removal<'_> {
             _ => Ok(()),
         })
     }
+}
+
+/// Somebody else removes the image at this moment.
+fn others(image: &ImageName) -> ImageError {
+    let watchers = vec!["somebody who removes it".to_owned()];
+    ImageError::InUse { image: image.clone(), watchers }
 }

@@ -6,16 +6,17 @@ use std::time::Duration;
 
 use serde_json::json;
 use volcore::options::Access;
+use volcore::size::Size;
 use volcore::volume::ImageName;
-use volstorage::ceph::Features;
+use volstorage::ceph::{Features, Timeouts};
 use volstorage::fake::Fault;
 use volstorage::image::{
-    Created, Discarded, ImageError, NewImage, Purged, TrashedImage, Unfinished,
+    Created, Discarded, ImageDriver, ImageError, NewImage, Purged, TrashedImage, Unfinished,
 };
 use volstorage::process::{Program, Run};
 
 use super::ceph_support::CEPH;
-use super::harness::{Harness, new_image};
+use super::harness::{Harness, mib, new_image};
 use super::rbd::{Rbd, harness};
 use super::suite::{assert_nothing, id, unfinished};
 
@@ -206,22 +207,30 @@ async fn many_finish_a_discard_at_once() {
     }
 }
 
+/// The draft of a create that is under way, once it is open there.
+async fn watched_draft(driver: &dyn ImageDriver, new: &NewImage) -> Unfinished {
+    super::harness::until("the draft to be watched", || async {
+        let draft = unfinished(driver, new).await.pop()?;
+        let image = CEPH.pool().open_image_read_only(&draft.name).ok()?;
+        (!image.watchers().unwrap().is_empty()).then_some(draft)
+    })
+    .await
+}
+
 /// Whoever is first decides; the other is told, and the name is free or the image sound.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cleaner_and_a_publisher_do_not_both_win() {
     let h = harness().await;
     let (mut published, mut cleaned) = (0, 0);
     for round in 0..24 {
-        let new = new_image(h.pool(), "raced");
+        let mut new = new_image(h.pool(), "raced");
+        new.format = "sleep 0.2; mkfs.ext4 -q -m0 %".parse().unwrap();
         let (driver, cleaner) = (h.driver(), h.driver());
         let create = tokio::spawn({
             let (driver, new) = (driver.clone(), new.clone());
             async move { driver.create(&new).await }
         });
-        let draft = super::harness::until("the draft", || async {
-            unfinished(&*cleaner, &new).await.pop()
-        })
-        .await;
+        let draft = watched_draft(&*cleaner, &new).await;
         // While it is written it is refused, so that this comes to be tried during the publishing.
         while !create.is_finished() {
             match cleaner.drop_unfinished(&draft).await {
@@ -320,21 +329,50 @@ async fn a_draft_that_is_being_written_is_not_dropped() {
         let (driver, new) = (driver.clone(), new.clone());
         async move { driver.create(&new).await }
     });
-    super::harness::until("a refusal", || async {
-        let draft = unfinished(&*driver, &new).await.pop()?;
-        // It is watched a moment after it was made.
-        let image = CEPH.pool().open_image_read_only(&draft.name).ok()?;
-        if image.watchers().unwrap().is_empty() {
-            return None;
-        }
-        match driver.drop_unfinished(&draft).await {
-            Err(ImageError::InUse { .. }) => Some(()),
-            other => panic!("{other:?}"),
-        }
-    })
-    .await;
+    let draft = watched_draft(&*driver, &new).await;
+    let refused = driver.drop_unfinished(&draft).await;
+    assert!(matches!(refused, Err(ImageError::InUse { .. })), "{refused:?}");
     std::fs::write(&go, "").unwrap();
     assert!(matches!(create.await.unwrap().unwrap(), Created::Created { .. }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_large_is_refused_and_harms_nobody() {
+    let h = harness().await;
+    let mut new = new_image(h.pool(), "huge");
+    new.size = Size::from_bytes(1 << 50).unwrap();
+    let error = h.driver().create(&new).await.unwrap_err();
+    assert!(error.to_string().contains("the largest image in Ceph has 128 TiB"), "{error}");
+    new.size = mib(4096);
+    new.format = "head -c 1200M /dev/urandom >%; truncate -s 4096M %".parse().unwrap();
+    let error = h.driver().create(&new).await.unwrap_err();
+    assert!(error.to_string().contains("writes more than 1024 MiB"), "{error}");
+    assert_nothing(&h, &new).await;
+    let small = new_image(h.pool(), "small");
+    assert!(matches!(h.driver().create(&small).await.unwrap(), Created::Created { .. }));
+}
+
+/// A client that has the image open can write no more after it was fenced, and somebody else can.
+#[tokio::test(flavor = "multi_thread")]
+async fn fenced_clients_write_no_more() {
+    let h = harness().await;
+    let new = new_image(h.pool(), "fenced");
+    h.driver().create(&new).await.unwrap();
+    assert_eq!(h.driver().fence(&new.image).await.unwrap(), [""; 0]);
+    let stranger = CEPH.connect(Timeouts::default());
+    let open = stranger.pool("rbd").unwrap().open_image(&new.image.name).unwrap();
+    open.acquire_lock().unwrap();
+    open.write_extents([(0, vec![1u8; 4096])]).unwrap();
+    assert_eq!(h.driver().fence(&new.image).await.unwrap().len(), 1);
+    let error = open.write_extents([(0, vec![2u8; 4096])]).unwrap_err();
+    assert!(error.is_shutdown() || error.is_read_only(), "{error:?}");
+    let other = CEPH.connect(Timeouts::default());
+    let open_too = other.pool("rbd").unwrap().open_image(&new.image.name).unwrap();
+    open_too.acquire_lock().unwrap();
+    open_too.write_extents([(0, vec![3u8; 4096])]).unwrap();
+    let mut start = [0];
+    open_too.read_at(0, &mut start).unwrap();
+    assert_eq!(start, [3]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

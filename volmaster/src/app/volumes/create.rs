@@ -256,6 +256,7 @@ async fn undo(app: &App, intent: &Versioned<Volume>, error: &ImageError) {
         ImageError::NoPool { .. }
         | ImageError::Foreign { .. }
         | ImageError::Format { .. }
+        | ImageError::TooLarge { .. }
         | ImageError::NoSpace { .. } => true,
         ImageError::InUse { .. } | ImageError::Failed { .. } => {
             let discarded = app.images.discard(&volume.image(), None, volume.uid).await;

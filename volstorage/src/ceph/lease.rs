@@ -1,0 +1,99 @@
+//! A lock of our own on a name in a pool, which ends by itself when its holder does.
+//!
+//! librbd allows several clients to remove one image at the same time, and 16.2 ends the process of one of them by an
+//! assertion (`TrimRequest.cc`, "is_lock_owner") when the exclusive lock changes hands in the middle. So whoever removes
+//! an image takes such a lease first. It is an advisory lock of RADOS with a duration, on an object of its own, renewed
+//! by a thread.
+
+use std::ffi::CString;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
+
+use super::error::{CephError, Operation};
+use super::pool::Pool;
+use super::text::c_string;
+
+/// How long a lease outlives its holder.
+const DURATION: Duration = Duration::from_secs(30);
+/// How often it is renewed.
+const RENEW: Duration = Duration::from_secs(8);
+/// `LIBRADOS_LOCK_FLAG_RENEW` (`LIBRADOS_LOCK_FLAG_MAY_RENEW`).
+const MAY_RENEW: u8 = 1;
+
+impl Pool {
+    /// Does something while nobody else, in this or another process, does something under the same name. `None` when
+    /// somebody else is at it now.
+    ///
+    /// # Errors
+    /// When the cluster does not say whether somebody is.
+    pub fn exclusively<T>(
+        &self,
+        name: &str,
+        work: impl FnOnce() -> T,
+    ) -> Result<Option<T>, CephError> {
+        let object = c_string("lease", &format!("volplugin.lease.{name}"))?;
+        let cookie = c_string("cookie", &uuid::Uuid::new_v4().to_string())?;
+        match self.check_pool(self.lock(&object, &cookie), Operation::Lease) {
+            Ok(()) => {}
+            Err(error) if error.is_busy() => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        let done = thread::scope(|scope| {
+            let (done, wait) = channel::<()>();
+            scope.spawn(|| {
+                let wait = wait;
+                while wait.recv_timeout(RENEW) == Err(RecvTimeoutError::Timeout) {
+                    let renewed = self.check_pool(self.lock(&object, &cookie), Operation::Lease);
+                    if let Err(error) = renewed {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::warn!(name, error, "a lease was not renewed");
+                    }
+                }
+            });
+            let value = work();
+            drop(done);
+            value
+        });
+        self.give_up(&object, &cookie);
+        Ok(Some(done))
+    }
+
+    fn lock(&self, object: &CString, cookie: &CString) -> i32 {
+        let mut duration = libc::timeval {
+            tv_sec: libc::time_t::try_from(DURATION.as_secs()).unwrap_or(libc::time_t::MAX),
+            tv_usec: 0,
+        };
+        // SAFETY: the handle is valid, the texts are NUL-terminated, and the duration outlives the call.
+        unsafe {
+            (self.api().rados.rados_lock_exclusive)(
+                self.handle(),
+                object.as_ptr(),
+                c"volplugin".as_ptr(),
+                cookie.as_ptr(),
+                c"".as_ptr(),
+                &raw mut duration,
+                MAY_RENEW,
+            )
+        }
+    }
+
+    /// Takes the object away, and with it the lock, unless the lock has become somebody else's.
+    fn give_up(&self, object: &CString, cookie: &CString) {
+        let rados = &self.api().rados;
+        // SAFETY: the handle is valid, and the texts are NUL-terminated.
+        let unlocked = unsafe {
+            (rados.rados_unlock)(
+                self.handle(),
+                object.as_ptr(),
+                c"volplugin".as_ptr(),
+                cookie.as_ptr(),
+            )
+        };
+        if unlocked == 0 {
+            // Whoever locks it in between loses the lock with the object; what it was for is done, and it finds nothing.
+            // SAFETY: as above.
+            unsafe { (rados.rados_remove)(self.handle(), object.as_ptr()) };
+        }
+    }
+}
