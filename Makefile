@@ -15,8 +15,9 @@ build: ## release binaries in target/release
 	scripts/install build
 	cargo build --release --bins
 
-lint: ## formatting and clippy
-	scripts/install build
+lint: ## formatting, clippy, and what looks at scripts, units and the Vagrantfile
+	scripts/install build vagrant
+	scripts/lint
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
 
