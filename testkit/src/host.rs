@@ -155,8 +155,9 @@ impl Host {
     pub fn traces(&self) -> Vec<PathBuf> {
         let folders = [self.data_dir(), "/mnt/volplugin".into()];
         if self.is_guest() {
-            let find = self.within().arg("find").args(&folders).run();
             // Where one is not there yet, `find` says so beside what it found.
+            let script = "find \"$@\" 2>&1 || true";
+            let find = self.within().args(["sh", "-c", script, "sh"]).args(&folders).run();
             return find.lines().into_iter().map(PathBuf::from).collect();
         }
         let [data, mounts] = folders;

@@ -182,7 +182,8 @@ impl Operation<'_> {
                 {
                     return Err(HostError::NoAccess { access: Access::Kernel, reason });
                 }
-                return Err(self.program_failed(action)(error));
+                let error = self.program_failed(action)(error);
+                return Err(self.blame_lock(&source, error).await);
             }
         }
         let found = self.kernel_find(&source).await?.ok_or_else(|| {

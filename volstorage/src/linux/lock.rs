@@ -7,7 +7,7 @@
 use serde::Deserialize;
 
 use super::{Operation, name_of};
-use crate::host::{HostError, Mapping};
+use crate::host::HostError;
 use crate::image::ImageSource;
 use crate::process::ProcessError;
 
@@ -40,9 +40,9 @@ fn gone(locks: &[u8], status: &[u8]) -> Result<Vec<String>, serde_json::Error> {
 
 impl Operation<'_> {
     /// The error of something that had to write to an image, or a better one.
-    pub(super) async fn blame_lock(&self, mapping: &Mapping, error: HostError) -> HostError {
-        let ImageSource::Rbd { .. } = &mapping.source else { return error };
-        let image = name_of(&mapping.source);
+    pub(super) async fn blame_lock(&self, source: &ImageSource, error: HostError) -> HostError {
+        let ImageSource::Rbd { .. } = source else { return error };
+        let image = name_of(source);
         let asked = async {
             let locks = self.rbd(&["lock", "ls", "--format", "json", &image]).output().await?;
             let status = self.rbd(&["status", "--format", "json", &image]).output().await?;

@@ -37,7 +37,7 @@ impl Operation<'_> {
             match self.mount_new(job).await {
                 Ok(()) => {}
                 Err(error) if request.mode == Mode::ReadOnly => return Err(error),
-                Err(error) => return Err(self.blame_lock(mapping, error).await),
+                Err(error) => return Err(self.blame_lock(&mapping.source, error).await),
             }
         }
         self.limit(mapping, &request.limits).await;
