@@ -116,8 +116,15 @@ fn the_host_is_rebooted_under_a_writer() {
         if left.is_empty() { Ok(()) } else { Err(left.join(", ")) }
     });
     h1.docker("rm -f reboot").ok();
-    // The kernel of its last life has left its lock, and no host may break that.
-    h1.run(&option, "true").refused_with(&["is locked by client.", "mount force-remove"]);
+    // The kernel of its last life has left its lock, and no host may break that. Ceph takes half a minute to
+    // find out that its holder is gone.
+    poll::until("the lock to be named as one of the dead", Duration::from_secs(90), || {
+        let refused = h1.run(&option, "true");
+        refused.refused();
+        let said = refused.to_string();
+        let named = said.contains("is locked by client.") && said.contains("mount force-remove");
+        if named { Ok(()) } else { Err(said) }
+    });
     story.volcli(&format!("mount force-remove {volume} --yes")).ok();
     let log = h1.run(&option, "cat /data/log");
     assert!(log.lines().len() as u64 >= synced, "{synced} lines were synced: {log}");
