@@ -11,8 +11,9 @@ use crate::leftovers::{Leftovers, Where};
 use crate::poll;
 use crate::suite::Suite;
 
-/// What is still in the way of a clean end is gone within this time: the reconcilers' period, and some.
-const CLEAN: Duration = Duration::from_secs(40);
+/// What is still in the way of a clean end is gone within this time. The longest of what a killed volmaster leaves is
+/// its lease on an image and its watch of it (30 s each), and then a reconciler's pause of at most a minute.
+const CLEAN: Duration = Duration::from_secs(120);
 
 /// A running story. Its tenant has the story's name.
 pub struct Story<'s> {

@@ -72,7 +72,7 @@ fn frozen_osd_is_a_timeout() {
     timed_out(1, || image.write_extents([(0, vec![2u8; 4096])]));
     timed_out(1, || pool.create("t.other", MIB, FEATURES));
     timed_out(1, || pool.open_image("t.frozen"));
-    timed_out(1, || pool.trash_move("t.frozen", 0));
+    timed_out(1, || pool.trash_add("1234", "t.frozen", Duration::ZERO));
     let begin = Instant::now();
     drop(image);
     assert!(begin.elapsed() < 5 * ONE_SECOND.osd + SLACK, "{:?}", begin.elapsed());
@@ -130,7 +130,9 @@ fn full_cluster_is_an_error_at_once() {
     // What makes room still works.
     let id = image.id().unwrap();
     image.close().unwrap();
-    pool.trash_move("t.full", 0).unwrap();
+    pool.trash_add(&id, "t.full", Duration::ZERO).unwrap();
+    pool.unlink("t.full", &id).unwrap();
+    pool.unlist(&id, "t.full").unwrap();
     pool.trash_remove(&id, TrashForce::RespectDeferment).unwrap();
     // A call that waits for room would time out, after 30 s.
     assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
@@ -139,7 +141,6 @@ fn full_cluster_is_an_error_at_once() {
     wait_for_full(false);
     cluster.wait_for_latest_osd_map().unwrap();
     pool.create("t.second", MIB, FEATURES).unwrap();
-    pool.remove("t.second").unwrap();
 }
 
 fn set_ratios(ratios: [(&str, f64); 3]) {

@@ -39,6 +39,11 @@ fn create(name: &str, size: u64) -> String {
     pool.open_image_read_only(name).and_then(|image| image.id()).expect("the image has an id")
 }
 
+/// Removes an image.
+fn remove(name: &str) {
+    tool("rbd", &["--no-progress", "rm", &format!("rbd/{name}")]);
+}
+
 fn sources(error: &dyn std::error::Error) -> String {
     error.source().map(ToString::to_string).unwrap_or_default()
 }
@@ -134,7 +139,7 @@ fn created_image_has_what_was_asked_for() {
     assert!(error.is_exists(), "{error:?}");
     assert_eq!(error.to_string(), "cannot create image rbd/t.created");
     assert_eq!(pool.open_image_read_only("t.created").unwrap().stat().unwrap().size, GIB);
-    pool.remove("t.created").unwrap();
+    remove("t.created");
 }
 
 #[test]
@@ -144,8 +149,6 @@ fn image_that_is_missing_is_not_found() {
         pool.open_image("t.missing").map(drop).unwrap_err(),
         pool.open_image_read_only("t.missing").map(drop).unwrap_err(),
         pool.open_image_by_id("1234").map(drop).unwrap_err(),
-        pool.remove("t.missing").unwrap_err(),
-        pool.trash_move("t.missing", 0).unwrap_err(),
         pool.trash_remove("1234", TrashForce::RespectDeferment).unwrap_err(),
         pool.set_metadata("1234", &BTreeMap::new()).unwrap_err(),
     ];
@@ -191,7 +194,7 @@ fn names_change_step_by_step() {
     tool("rbd", &["rename", "rbd/t.publish", "rbd/t.renamed"]);
     assert_eq!(pool.linked_id("t.renamed").unwrap(), Some(id.clone()));
     assert_eq!(pool.listed_name(&id).unwrap().as_deref(), Some("t.renamed"));
-    pool.remove("t.renamed").unwrap();
+    remove("t.renamed");
     assert_eq!(pool.linked_id("t.renamed").unwrap(), None);
     assert_eq!(pool.listed_name(&id).unwrap(), None);
 }
@@ -210,7 +213,7 @@ fn names_of_another_image_are_left_alone() {
         assert_eq!(pool.listed_id(name).unwrap().as_deref(), Some(&*id));
         assert_eq!(pool.unlink(name, &id).unwrap(), Step::Done);
         pool.link(name, &id).unwrap();
-        pool.remove(name).unwrap();
+        remove(name);
     }
 }
 
@@ -229,7 +232,7 @@ fn of_many_who_list_an_image_anew_one_succeeds() {
     let winner = &names[done[0]];
     assert_eq!(pool.listed_name(&id).unwrap().as_ref(), Some(winner));
     assert_eq!(pool.relist(&id, winner, "t.wanted").unwrap(), Step::Done);
-    pool.remove("t.wanted").unwrap();
+    remove("t.wanted");
 }
 
 #[test]
@@ -263,7 +266,7 @@ fn metadata_is_set_without_opening() {
             .any(|line| line.contains("rbd_qos_write_iops_limit") && line.contains("image"))
     );
     drop(image);
-    pool.remove("t.described").unwrap();
+    remove("t.described");
 }
 
 #[test]
@@ -301,7 +304,7 @@ fn written_extents_read_back() {
     let used = image.usage().unwrap().used;
     assert!((220 * 4 * MIB..=GIB).contains(&used), "{used}");
     drop(image);
-    pool.remove("t.extents").unwrap();
+    remove("t.extents");
 }
 
 #[test]
@@ -318,7 +321,7 @@ fn large_pieces_are_bounded_in_flight() {
     image.read_at(84 * MIB, &mut got).unwrap();
     assert!(got.iter().all(|byte| *byte == 8));
     drop(image);
-    pool.remove("t.large").unwrap();
+    remove("t.large");
 }
 
 #[test]
@@ -355,7 +358,7 @@ fn writing_stops_at_the_first_error() {
     assert!(matches!(read_only.try_write_extents([Ok((0, vec![7u8; 4096]))]), Err(Failure::Ceph)));
     assert!(read_only.write_at(0, b"no").unwrap_err().is_read_only());
     drop((image, read_only));
-    pool.remove("t.bad").unwrap();
+    remove("t.bad");
 }
 
 #[test]
@@ -375,7 +378,7 @@ fn discard_frees_and_zeroes() {
     // At the end of the image a read is short.
     assert_eq!(image.read_at(64 * MIB - 10, &mut got).unwrap(), 10);
     drop(image);
-    pool.remove("t.discard").unwrap();
+    remove("t.discard");
 }
 
 #[test]
@@ -390,7 +393,7 @@ fn resize_grows_and_shrinks_only_when_allowed() {
     image.resize(MIB, Shrink::Allow).unwrap();
     assert_eq!(image.stat().unwrap().size, MIB);
     drop(image);
-    pool.remove("t.resize").unwrap();
+    remove("t.resize");
 }
 
 #[test]
@@ -421,7 +424,7 @@ fn metadata_and_config_keys() {
     image.remove_config("rbd_qos_write_bps_limit").unwrap();
     assert_eq!(image.metadata("conf_rbd_qos_write_bps_limit").unwrap(), None);
     drop(image);
-    pool.remove("t.meta").unwrap();
+    remove("t.meta");
 }
 
 #[test]
@@ -429,7 +432,11 @@ fn trash_keeps_and_removes() {
     let pool = CEPH.pool();
     let id = create("t.trash", 64 * MIB);
     let before = jiff::Timestamp::now();
-    pool.trash_move("t.trash", 3600).unwrap();
+    pool.trash_add(&id, "t.trash", Duration::from_secs(3600)).unwrap();
+    pool.trash_add(&id, "t.again", Duration::ZERO).unwrap();
+    assert!(pool.is_in_trash(&id).unwrap());
+    assert_eq!(pool.unlink("t.trash", &id).unwrap(), Step::Done);
+    assert_eq!(pool.unlist(&id, "t.trash").unwrap(), Step::Done);
     assert!(pool.open_image_read_only("t.trash").unwrap_err().is_not_found());
     let entry = pool
         .trash_list()
@@ -446,10 +453,22 @@ fn trash_keeps_and_removes() {
     assert!(error.is_denied(), "{error:?}");
     // The name is free meanwhile.
     create("t.trash", MIB);
+    // The tool reads the entry as one of librbd's own, and can undo it.
+    let listed = tool("rbd", &["trash", "ls", "-l", "rbd"]);
+    assert!(listed.lines().any(|line| line.contains(&id) && line.contains("USER")), "{listed}");
+    tool("rbd", &["trash", "restore", "--pool", "rbd", "--image-id", &id, "--image", "t.back"]);
+    assert_eq!(pool.listed_name(&id).unwrap().as_deref(), Some("t.back"));
+    assert!(!pool.is_in_trash(&id).unwrap());
+    assert_eq!(pool.trash_forget(&id).unwrap(), Step::Stale);
+    tool("rbd", &["trash", "mv", "rbd/t.back"]);
+    assert!(pool.is_in_trash(&id).unwrap());
+
+    assert!(pool.has_image(&id).unwrap());
     pool.trash_remove(&id, TrashForce::IgnoreDeferment).unwrap();
+    assert!(!pool.has_image(&id).unwrap());
     assert!(pool.open_image_by_id(&id).unwrap_err().is_not_found());
     assert!(!pool.trash_list().unwrap().iter().any(|entry| entry.id == id));
-    pool.remove("t.trash").unwrap();
+    remove("t.trash");
 }
 
 #[test]
@@ -460,15 +479,18 @@ fn image_in_use_is_busy() {
     let held = other.pool("rbd").unwrap().open_image("t.busy").unwrap();
     held.write_at(0, b"mine").unwrap();
 
-    let error = pool.remove("t.busy").unwrap_err();
+    // Once in the trash it has no name, and cannot be removed while it is open.
+    pool.trash_add(&id, "t.busy", Duration::ZERO).unwrap();
+    let error = pool.trash_remove(&id, TrashForce::RespectDeferment).unwrap_err();
     assert!(error.is_busy(), "{error:?}");
+    pool.trash_forget(&id).unwrap();
     let watchers = pool.open_image_read_only("t.busy").unwrap().watchers().unwrap();
     assert_eq!(watchers.len(), 1, "{watchers:?}");
     assert_eq!(watchers[0].address, other.addresses().unwrap());
     assert_eq!(pool.open_image_read_only("t.busy").unwrap().id().unwrap(), id);
     held.close().unwrap();
     assert_eq!(pool.open_image_read_only("t.busy").unwrap().watchers().unwrap(), []);
-    pool.remove("t.busy").unwrap();
+    remove("t.busy");
 }
 
 #[test]
@@ -499,7 +521,7 @@ fn exclusive_lock_is_kept_by_its_holder() {
     first.close().unwrap();
     second.close().unwrap();
     drop(read_only);
-    CEPH.pool().remove("t.lock").unwrap();
+    remove("t.lock");
 }
 
 #[test]
@@ -512,7 +534,7 @@ fn image_without_features_works_too() {
     assert_eq!(image.usage().unwrap().used, 4 * MIB);
     assert_eq!(image.acquire_lock().unwrap_err().errno(), Some(Errno::EINVAL));
     drop(image);
-    pool.remove("t.plain").unwrap();
+    remove("t.plain");
 }
 
 #[test]
@@ -600,6 +622,8 @@ fn full_pool_is_an_error_in_bounded_time() {
     // What makes room still works.
     image.close().unwrap();
     let id = pool.open_image_read_only("t.v").unwrap().id().unwrap();
-    pool.trash_move("t.v", 0).unwrap();
+    pool.trash_add(&id, "t.v", Duration::ZERO).unwrap();
+    pool.unlink("t.v", &id).unwrap();
+    pool.unlist(&id, "t.v").unwrap();
     pool.trash_remove(&id, TrashForce::RespectDeferment).unwrap();
 }

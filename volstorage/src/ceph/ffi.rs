@@ -137,8 +137,6 @@ function_table! {
         fn rbd_list2(ioctx: IoctxHandle, images: *mut RbdImageSpec, max_images: *mut usize) -> c_int;
         fn rbd_image_spec_list_cleanup(images: *mut RbdImageSpec, num_images: usize);
         fn rbd_create2(ioctx: IoctxHandle, name: *const c_char, size: u64, features: u64, order: *mut c_int) -> c_int;
-        fn rbd_remove_with_progress(ioctx: IoctxHandle, name: *const c_char, progress: ProgressFn, arg: *mut c_void) -> c_int;
-        fn rbd_trash_move(ioctx: IoctxHandle, name: *const c_char, delay: u64) -> c_int;
         fn rbd_trash_list(ioctx: IoctxHandle, entries: *mut RbdTrashImageInfo, num_entries: *mut usize) -> c_int;
         fn rbd_trash_list_cleanup(entries: *mut RbdTrashImageInfo, num_entries: usize);
         fn rbd_trash_remove_with_progress(

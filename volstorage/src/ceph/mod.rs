@@ -38,6 +38,7 @@
 //! [`CephError::LibrariesMissing`], which names the packages.
 
 pub mod abi;
+mod class;
 mod cluster;
 mod directory;
 mod error;
@@ -51,8 +52,8 @@ mod pool;
 mod text;
 mod trash;
 
+pub use class::Step;
 pub use cluster::{Cluster, ConnectOptions, MonReply, Timeouts};
-pub use directory::Step;
 pub use error::{Cause, CephError, Operation, Subject};
 pub use image::{Features, Image, ImageInfo, Shrink, Usage};
 pub use locks::Watcher;

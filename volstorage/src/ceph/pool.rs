@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 use super::abi::RbdImageSpec;
 use super::cluster::Connection;
 use super::error::{CephError, Operation, Subject, check};
-use super::ffi::{Api, IoctxHandle, no_progress};
+use super::ffi::{Api, IoctxHandle};
 use super::image::{Features, Image};
 use super::text::{c_string, copy_c_str, grow};
 
@@ -135,7 +135,7 @@ impl Pool {
     /// The names and ids of all images that are not in the trash.
     ///
     /// Also lists, under their old names, images whose removal *by name* was cut short. They cannot be opened, and there
-    /// may be several of one name; [`remove`](Self::remove) finishes them.
+    /// may be several of one name.
     ///
     /// # Errors
     /// When the call fails.
@@ -159,23 +159,21 @@ impl Pool {
         Ok(entries)
     }
 
-    /// Removes an image and all its data at once. Takes time in proportion to the data; prefer the trash.
-    ///
-    /// # Errors
-    /// [`CephError::is_busy`] when it has watchers or snapshots, [`CephError::is_not_found`] when there is none.
-    pub fn remove(&self, name: &str) -> Result<(), CephError> {
-        self.ensure_trash()?;
-        let c_name = c_string("image name", name)?;
-        // SAFETY: the handle is valid, the name a NUL-terminated string, and the callback ignores its argument.
+    /// Whether an object is there.
+    pub(super) fn has_object(&self, name: &CStr, why: Operation) -> Result<bool, CephError> {
+        // SAFETY: the handle is valid, the name a NUL-terminated string, and null means "not wanted" for both results.
         let ret = unsafe {
-            (self.api().rbd.rbd_remove_with_progress)(
+            (self.api().rados.rados_stat)(
                 self.handle(),
-                c_name.as_ptr(),
-                no_progress,
+                name.as_ptr(),
+                ptr::null_mut(),
                 ptr::null_mut(),
             )
         };
-        self.check_image(ret, Operation::Remove, name)
+        if ret == -libc::ENOENT {
+            return Ok(false);
+        }
+        self.check_pool(ret, why).map(|()| true)
     }
 
     /// Whether the object with the list of the trash is known to exist.

@@ -3,17 +3,19 @@
 use std::ffi::CStr;
 use std::ptr;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 
 use super::abi::RbdTrashImageInfo;
+use super::class::{Step, WriteOp, encoded, length};
 use super::error::{CephError, Operation, Subject, check};
 use super::ffi::no_progress;
 use super::pool::Pool;
 use super::text::{c_string, copy_c_str, grow};
 
-/// The object in which librbd keeps the list of the trash (`RBD_TRASH`).
-const TRASH_OBJECT: &CStr = c"rbd_trash";
+/// The object with the list of the trash (`RBD_TRASH`).
+const TRASH: &CStr = c"rbd_trash";
 
 /// An image in the trash, as listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,17 +60,37 @@ pub enum TrashForce {
 }
 
 impl Pool {
-    /// Moves an image to the trash, which frees its name. It cannot be removed there without force for `delay_secs`.
+    /// Lists an image in the trash, under the name that it had; for `keep` it cannot be removed there without force. It
+    /// keeps its names until they are taken away. Nothing changes where the trash lists it already.
     ///
     /// # Errors
-    /// [`CephError::is_busy`] when it has watchers, [`CephError::is_not_found`] when there is none.
-    pub fn trash_move(&self, name: &str, delay_secs: u64) -> Result<(), CephError> {
+    /// When the cluster does not say; then it is unknown whether it is listed.
+    pub fn trash_add(&self, id: &str, name: &str, keep: Duration) -> Result<(), CephError> {
         self.ensure_trash()?;
-        let c_name = c_string("image name", name)?;
-        // SAFETY: the handle is valid, and the name a NUL-terminated string.
-        let ret =
-            unsafe { (self.api().rbd.rbd_trash_move)(self.handle(), c_name.as_ptr(), delay_secs) };
-        self.check_image(ret, Operation::MoveToTrash, name)
+        let entry = [encoded(id), trash_spec(name, SystemTime::now(), keep)].concat();
+        let op = WriteOp::new(self).call(c"trash_add", entry);
+        match self.check_name(op.run(TRASH), Operation::MoveToTrash, name) {
+            Err(error) if error.is_exists() => Ok(()),
+            added => added,
+        }
+    }
+
+    /// Whether the trash lists an image.
+    ///
+    /// # Errors
+    /// When the cluster does not say.
+    pub fn is_in_trash(&self, id: &str) -> Result<bool, CephError> {
+        let spec = self.call(TRASH, c"trash_get", &encoded(id), || self.image_subject(id))?;
+        Ok(spec.is_some())
+    }
+
+    /// Takes an image off the list of the trash, which leaves alone all else that there is of it.
+    ///
+    /// # Errors
+    /// When the cluster does not say; then it is unknown whether it is listed.
+    pub fn trash_forget(&self, id: &str) -> Result<Step, CephError> {
+        let op = WriteOp::new(self).call(c"trash_remove", encoded(id));
+        self.step(op.run(TRASH), Operation::RemoveFromTrash, id)
     }
 
     /// Everything in the trash.
@@ -129,31 +151,18 @@ impl Pool {
 
     /// Makes sure that there is a trash, once per handle.
     ///
-    /// Every removal goes through the trash, also the one by name. The object with its list comes into being with the
-    /// first removal in a pool, which a full pool refuses: nothing could be removed from it to make room, and librbd
-    /// 16.2 reports that as `ENOENT`, as if the image were not there.
+    /// Every removal goes through the trash. The object with its list comes into being with the first removal in a pool,
+    /// which a full pool refuses: nothing could be removed from it to make room.
     pub(super) fn ensure_trash(&self) -> Result<(), CephError> {
         if self.has_trash().load(Ordering::Relaxed) {
             return Ok(());
         }
-        let rados = &self.api().rados;
-        // SAFETY: the handle is valid, the name a NUL-terminated string, and null means "not wanted" for both results.
-        let ret = unsafe {
-            (rados.rados_stat)(
-                self.handle(),
-                TRASH_OBJECT.as_ptr(),
-                ptr::null_mut(),
-                ptr::null_mut(),
-            )
-        };
-        if ret == -libc::ENOENT {
+        if !self.has_object(TRASH, Operation::PrepareTrash)? {
             // SAFETY: the handle is valid, and both are NUL-terminated strings; nothing is read from the second.
             // Writing no bytes creates the object and leaves one alone that somebody else creates meanwhile.
             let ret = unsafe {
-                (rados.rados_write)(self.handle(), TRASH_OBJECT.as_ptr(), c"".as_ptr(), 0, 0)
+                (self.api().rados.rados_write)(self.handle(), TRASH.as_ptr(), c"".as_ptr(), 0, 0)
             };
-            self.check_pool(ret, Operation::PrepareTrash)?;
-        } else {
             self.check_pool(ret, Operation::PrepareTrash)?;
         }
         self.has_trash().store(true, Ordering::Relaxed);
@@ -180,6 +189,31 @@ impl TrashSource {
             other => Self::Unknown(other),
         }
     }
+}
+
+/// An entry of the trash as Ceph stores it (`cls::rbd::TrashImageSpec`): put there by a user, and in
+/// order (not being moved, removed or restored).
+fn trash_spec(name: &str, now: SystemTime, keep: Duration) -> Vec<u8> {
+    const VERSION: u8 = 2;
+    const OLDEST_READER: u8 = 1;
+    const SOURCE_USER: u8 = 0;
+    const STATE_NORMAL: u8 = 0;
+    let spec = [
+        vec![SOURCE_USER],
+        encoded(name),
+        stored_time(now),
+        stored_time(now + keep),
+        vec![STATE_NORMAL],
+    ]
+    .concat();
+    [vec![VERSION, OLDEST_READER], length(spec.len()), spec].concat()
+}
+
+/// A time as Ceph stores it: seconds and nanoseconds of 32 bits each.
+fn stored_time(time: SystemTime) -> Vec<u8> {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let secs = u32::try_from(since.as_secs()).unwrap_or(u32::MAX);
+    [secs.to_le_bytes(), since.subsec_nanos().to_le_bytes()].concat()
 }
 
 /// A `time_t`; one that no calendar holds becomes the end of it.

@@ -13,9 +13,11 @@ use std::io;
 use std::thread;
 
 use volcore::limit::RateLimits;
+use volcore::volume::ImageName;
 
 use super::connection::Session;
 use super::names::{self, Names, Published, Settled, There};
+use super::removal::Removal;
 use super::{UID, features};
 use crate::ceph::{CephError, Image, Pool, config_key};
 use crate::draft;
@@ -221,13 +223,16 @@ impl Build<'_> {
         if !self.session.is_good() {
             return;
         }
-        let remove = || match pool.remove(name) {
-            Err(error) if !error.is_not_found() => {
-                Err(self.failed("remove what is left of", error))
-            }
-            _ => Ok(()),
+        let removal = Removal { session: self.session, faults: self.faults };
+        let remove = || {
+            let id = pool.linked_id(name);
+            let id = id.map_err(|error| self.failed("look for what is left of", error))?;
+            let Some(id) = id else { return Ok(()) };
+            let Some(old) = self.names(pool).claim(name, &id)? else { return Ok(()) };
+            let draft = ImageName { pool: self.new.image.pool.clone(), name: old };
+            removal.remove_draft(pool, &draft, &id)
         };
-        if let Err(error) = self.faults.effect("remove the draft", remove) {
+        if let Err::<(), ImageError>(error) = remove() {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(name, error, "a draft was left, to be removed with what is unfinished");
         }

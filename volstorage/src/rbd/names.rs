@@ -6,14 +6,16 @@
 //!
 //! ```text
 //! publish      link t.v ─▶ unlink .new.… ─▶ relist .new.… as t.v ◀ decides
-//! clean up     relist .new.… as .old.… ◀ decides ─▶ unlink .new.…, t.v ─▶ link .old.… ─▶
-//!              is nobody opening it? ─▶ remove
-//! throw away   into the trash ─▶ unlink t.v ─▶ unlist t.v              (librbd)
+//! clean up     relist .new.… as .old.… ◀ decides ─▶ unlink .new.…, t.v ─▶
+//!              is nobody opening it? ─▶ throw away
+//! throw away   list in the trash ◀ decides ─▶ unlink t.v ─▶ unlist t.v
 //! ```
 //! The directory is one object, so of a publisher and a cleaner who relist the same draft at once one
 //! wins, and the other is told. An image that can be opened by its final name and is listed as a draft
 //! is therefore complete, and whoever meets it may [`settle`](Names::settle) it; one that is listed as
 //! `.old.…` is on its way out, whatever name still leads to it.
+
+use std::time::Duration;
 
 use uuid::Uuid;
 use volcore::volume::ImageName;
@@ -118,9 +120,22 @@ impl Names<'_> {
         if let Some(image) = draft::image(draft) {
             self.unlink(image, id)?;
         }
-        // librbd removes what it can open.
-        self.link(&old, id)?;
         Ok(Some(old))
+    }
+
+    /// Puts an image into the trash, and takes its names away. There is no way back from the first step.
+    pub(super) fn throw_away(&self, name: &str, id: &str) -> Result<(), ImageError> {
+        let failed = |error| self.failed(name, error);
+        let add = || self.pool.trash_add(id, name, Duration::ZERO).map_err(failed);
+        self.faults.effect("list in the trash", add)?;
+        self.unlink(name, id)?;
+        self.unlist(name, id)?;
+        // Somebody else may have thrown it away and removed it meanwhile; then the entry leads nowhere.
+        if !self.pool.has_image(id).map_err(failed)? {
+            let forget = || self.pool.trash_forget(id).map_err(failed);
+            self.faults.effect("take off the trash's list", forget)?;
+        }
+        Ok(())
     }
 
     /// Makes sure that an image which can be opened by a name is listed by it.
@@ -149,8 +164,7 @@ impl Names<'_> {
     pub(super) fn clear(&self, id: &str, image: &ImageName) -> Result<(), ImageError> {
         if let Some(name) = self.listed(id)? {
             self.unlink(&name, id)?;
-            let unlist = || self.pool.unlist(id, &name).map_err(|error| self.failed(&name, error));
-            self.faults.effect("take it off the list", unlist)?;
+            self.unlist(&name, id)?;
         }
         let linked = self.pool.linked_id(&image.name);
         if linked
@@ -167,21 +181,14 @@ impl Names<'_> {
         self.pool.listed_name(id).map_err(|error| self.failed(id, error))
     }
 
-    /// Links a name, unless it leads to this image already.
-    fn link(&self, name: &str, id: &str) -> Result<(), ImageError> {
-        let link = || match self.pool.link(name, id) {
-            Err(error) if error.is_exists() => match self.pool.linked_id(name) {
-                Ok(Some(linked)) if linked == id => Ok(()),
-                _ => Err(self.failed(name, error)),
-            },
-            linked => linked.map_err(|error| self.failed(name, error)),
-        };
-        self.faults.effect("link the name", link)
-    }
-
     fn unlink(&self, name: &str, id: &str) -> Result<(), ImageError> {
         let unlink = || self.pool.unlink(name, id).map_err(|error| self.failed(name, error));
         self.faults.effect("unlink the name", unlink).map(drop)
+    }
+
+    fn unlist(&self, name: &str, id: &str) -> Result<(), ImageError> {
+        let unlist = || self.pool.unlist(id, name).map_err(|error| self.failed(name, error));
+        self.faults.effect("take it off the list", unlist).map(drop)
     }
 
     fn relist(&self, from: &str, id: &str, to: &str) -> Result<Step, ImageError> {
@@ -195,8 +202,7 @@ impl Names<'_> {
 
     /// Whether the trash lists an image.
     pub(super) fn is_in_trash(&self, id: &str) -> Result<bool, ImageError> {
-        let listed = self.pool.trash_list().map_err(|error| self.failed(id, error))?;
-        Ok(listed.iter().any(|entry| entry.id == id))
+        self.pool.is_in_trash(id).map_err(|error| self.failed(id, error))
     }
 
     fn failed(&self, name: &str, error: CephError) -> ImageError {

@@ -9,7 +9,7 @@ use volcore::volume::ImageName;
 
 use super::connection::Session;
 use super::names::{self, Names, Settled, There};
-use crate::ceph::{CephError, Image, Pool, TrashEntry, TrashForce};
+use crate::ceph::{Image, Pool, TrashEntry, TrashForce};
 use crate::draft;
 use crate::faults::Faults;
 use crate::image::{Discarded, ImageError, Purged, TrashedImage, Unfinished};
@@ -50,9 +50,11 @@ impl Removal<'_> {
         let image = target.image;
         match names::look(self.session, image)? {
             Some(There { id, uid, image: open }) if target.is(&id, uid) => {
-                self.refuse_if_watched(image, &open)?;
-                drop(open);
-                if self.away(image, &id)? { Ok(target.trashed(&id)) } else { Ok(Discarded::Absent) }
+                if self.away(image, &id, open)? {
+                    Ok(target.trashed(&id))
+                } else {
+                    Ok(Discarded::Absent)
+                }
             }
             there => match (self.in_trash(target)?, there) {
                 (Some(id), _) => {
@@ -65,29 +67,19 @@ impl Removal<'_> {
         }
     }
 
-    /// Moves an image to the trash; false where it was an attempt that is being cleaned up.
-    fn away(&self, image: &ImageName, id: &str) -> Result<bool, ImageError> {
+    /// Moves an image to the trash; false where it was an attempt that is being cleaned up. One that has
+    /// come there once goes all the way, whoever has opened it since.
+    fn away(&self, image: &ImageName, id: &str, open: Image) -> Result<bool, ImageError> {
         let pool = self.session.pool(&image.pool)?;
         let names = self.names(&pool);
+        if !names.is_in_trash(id)? {
+            self.refuse_if_watched(image, &open)?;
+        }
+        drop(open);
         if names.settle(id, image)? == Settled::Free {
             return names.is_in_trash(id);
         }
-        let away = || match pool.trash_move(&image.name, 0) {
-            Ok(()) => Ok(()),
-            // Somebody else was faster, on the same errand.
-            Err(_) if names.is_in_trash(id)? => names.clear(id, image),
-            Err(error) if error.is_busy() => {
-                if let Some(open) = self.session.open(image)? {
-                    self.refuse_if_watched(image, &open)?;
-                }
-                let watchers = vec!["another call of this process".to_owned()];
-                Err(ImageError::InUse { image: image.clone(), watchers })
-            }
-            Err(error) => {
-                Err(self.session.failed(&format!("move image {image} to the trash"), error))
-            }
-        };
-        self.faults.effect("move to the trash", away)?;
+        names.throw_away(&image.name, id)?;
         Ok(true)
     }
 
@@ -221,17 +213,28 @@ impl Removal<'_> {
                     thread::sleep(OPENING);
                     self.refuse_if_made(&pool, &image, &id)?;
                 }
-                self.remove(&pool, &ImageName { name: old, ..image.clone() }, &id)?;
+                self.remove_draft(&pool, &ImageName { name: old, ..image.clone() }, &id)?;
             }
         }
         for entry in pool.trash_list().map_err(failed)? {
-            if entry.name == *name {
+            if draft::incoming(&entry.name) == draft::incoming(name) {
                 let wanted = draft::image(name).unwrap_or(name).to_owned();
                 self.names(&pool).clear(&entry.id, &ImageName { name: wanted, ..image.clone() })?;
                 self.remove_from_trash(&pool, &image, &entry.id)?;
             }
         }
         Ok(())
+    }
+
+    /// Removes a draft that nobody is making any more.
+    pub(super) fn remove_draft(
+        &self,
+        pool: &Pool,
+        draft: &ImageName,
+        id: &str,
+    ) -> Result<(), ImageError> {
+        self.names(pool).throw_away(&draft.name, id)?;
+        self.remove_from_trash(pool, draft, id)
     }
 
     /// Whoever makes a draft has it open, in this process too. To remove it would harm more than their
@@ -251,10 +254,6 @@ impl Removal<'_> {
         Err(ImageError::InUse { image: image.clone(), watchers })
     }
 
-    fn remove(&self, pool: &Pool, image: &ImageName, id: &str) -> Result<(), ImageError> {
-        self.gone("remove the draft", image, || pool.exclusively(id, || pool.remove(&image.name)))
-    }
-
     fn remove_from_trash(
         &self,
         pool: &Pool,
@@ -262,16 +261,8 @@ impl Removal<'_> {
         id: &str,
     ) -> Result<(), ImageError> {
         let remove = || pool.trash_remove(id, TrashForce::IgnoreDeferment);
-        self.gone("remove the draft from the trash", image, || pool.exclusively(id, remove))
-    }
-
-    fn gone(
-        &self,
-        effect: &'static str,
-        image: &ImageName,
-        remove: impl FnOnce() -> Result<Option<Result<(), CephError>>, CephError>,
-    ) -> Result<(), ImageError> {
-        self.faults.effect(effect, || match remove().and_then(Option::transpose) {
+        let removed = || pool.exclusively(id, remove).and_then(Option::transpose);
+        self.faults.effect("remove the draft", || match removed() {
             Ok(None) => Err(others(image)),
             Err(error) if error.is_busy() => Err(ImageError::InUse {
                 image: image.clone(),

@@ -123,7 +123,11 @@ async fn dropping_takes_both_names() {
 async fn dropping_takes_both_names_also_out_of_the_trash() {
     let h = harness().await;
     let (new, draft, _) = half_renamed(&h, "half").await;
-    CEPH.pool().trash_move(&draft.name, 0).unwrap();
+    super::harness::tool(
+        "rbd",
+        &["-c", CEPH.conf.to_str().unwrap(), "trash", "mv", &format!("rbd/{}", draft.name)],
+    )
+    .await;
     assert_eq!(unfinished(&*h.driver(), &new).await, std::slice::from_ref(&draft));
     for _ in 0..2 {
         h.driver().drop_unfinished(&draft).await.unwrap();
@@ -183,6 +187,50 @@ async fn a_purge_gives_the_name_back() {
         assert_eq!(h.driver().purge(&trashed).await.unwrap(), Purged::Purged);
         assert_free(&h, &new).await;
     }
+}
+
+/// Once the trash lists it nobody turns back: the volume would be one whose image anybody may purge.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_discard_that_has_begun_goes_on_although_somebody_opens_the_image() {
+    let h = harness().await;
+    let new = new_image(h.pool(), "opened");
+    let image_id = id(&h.driver().create(&new).await.unwrap()).to_owned();
+    let (driver, faults) = h.breakable();
+    faults.break_nth(1, Fault::Dies);
+    driver.discard(&new.image, Some(&image_id), new.uid).await.unwrap_err();
+    assert_eq!(faults.effects(), ["list in the trash"]);
+    let stranger = CEPH.connect(Timeouts::default());
+    let open = stranger.pool("rbd").unwrap().open_image(&new.image.name).unwrap();
+    let discarded = h.driver().discard(&new.image, Some(&image_id), new.uid).await.unwrap();
+    let Discarded::Trashed(trashed) = discarded else { panic!("{discarded:?}") };
+    assert_eq!(h.driver().find(&new.image).await.unwrap(), None);
+    let error = h.driver().purge(&trashed).await.unwrap_err();
+    assert!(matches!(error, ImageError::InUse { .. } | ImageError::Failed { .. }), "{error:?}");
+    open.close().unwrap();
+    assert_eq!(h.driver().purge(&trashed).await.unwrap(), Purged::Purged);
+    assert_free(&h, &new).await;
+}
+
+/// A volmaster that is slow meets a volume of the same name that was made since.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_discard_leaves_the_successor_alone() {
+    let h = harness().await;
+    let new = new_image(h.pool(), "late");
+    let old_id = id(&h.driver().create(&new).await.unwrap()).to_owned();
+    for nth in 1..3 {
+        let (driver, faults) = h.breakable();
+        faults.break_nth(nth, Fault::Dies);
+        driver.discard(&new.image, Some(&old_id), new.uid).await.unwrap_err();
+    }
+    let trashed = h.driver().discard(&new.image, Some(&old_id), new.uid).await.unwrap();
+    let Discarded::Trashed(trashed) = trashed else { panic!("{trashed:?}") };
+    let successor = NewImage { uid: uuid::Uuid::new_v4(), ..new.clone() };
+    let new_id = id(&h.driver().create(&successor).await.unwrap()).to_owned();
+    let again = h.driver().discard(&new.image, Some(&old_id), new.uid).await.unwrap();
+    assert_eq!(again, Discarded::Trashed(trashed.clone()));
+    assert_eq!(h.driver().purge(&trashed).await.unwrap(), Purged::Purged);
+    assert_eq!(h.driver().find(&new.image).await.unwrap().unwrap().id, new_id);
+    assert_eq!(h.names(&new.image.name).await, [new.image.name.as_str()]);
 }
 
 /// Two volmasters take up the removal of one that was killed, at the same time.
