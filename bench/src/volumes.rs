@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use testkit::{Host, Suite};
-use volstorage::ceph::{Cluster, Features};
+use volstorage::ceph::{CephError, Cluster, Features, Pool, TrashForce};
 
 use crate::bare::{Mapped, admin, sh, timed};
 use crate::table::{Table, Times, ms, ratio};
@@ -182,12 +182,20 @@ pub fn ceph_parallel(suite: &Suite, table: &mut Table) {
             "rbd_create by librbd alone",
         );
         sixteen(COUNT, |number| {
-            pool.remove(&format!("librbd-{tag}{number}")).expect("librbd removes");
+            remove_image(&pool, &format!("librbd-{tag}{number}")).expect("librbd removes");
         });
         sixteen(COUNT, |number| {
             master.send("DELETE", &format!("/v1/volumes/bench/{tag}{number}"), &Value::Null).ok();
         });
     }
+}
+
+fn remove_image(pool: &Pool, name: &str) -> Result<(), CephError> {
+    let id = pool.open_image_read_only(name).and_then(|image| image.id())?;
+    pool.trash_add(&id, name, Duration::ZERO)?;
+    pool.unlink(name, &id)?;
+    pool.unlist(&id, name)?;
+    pool.trash_remove(&id, TrashForce::IgnoreDeferment)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a count of a thousand")]
