@@ -119,7 +119,7 @@ impl Operation<'_> {
         let record = record.await?;
         match (access, source) {
             (Access::Kernel, ImageSource::Rbd { pool, image }) => {
-                self.kernel_map(pool, image, request.mode).await
+                self.kernel_map((pool, image), request).await
             }
             (Access::Nbd, ImageSource::Rbd { pool, image }) => {
                 self.nbd_map(pool, image, request.mode).await
