@@ -32,6 +32,7 @@ mod mountinfo;
 mod mounting;
 mod mounts;
 mod nbd;
+mod node;
 mod probe;
 mod process_table;
 

@@ -23,9 +23,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use tokio::time::timeout;
 use volcore::options::{Access, MapOption};
 
-use super::{Operation, Shared, failed, process_table};
+use super::{Operation, Shared, failed, node, process_table};
 use crate::host::{HostError, MapRequest, Mapping, Mode};
 use crate::image::ImageSource;
 use crate::process::{Key, Run, WriteError, write};
@@ -42,6 +43,8 @@ const FEATURES: &str = "/sys/bus/rbd/supported_features";
 const OPTIONS: &str = "noshare,mount_timeout=20,osd_request_timeout=300";
 /// Those of one that writes.
 const WRITE: &str = "exclusive,lock_timeout=35";
+/// How long Ceph is asked why a mapping failed.
+const BLAME: Duration = Duration::from_secs(5);
 /// How much sooner a write to the bus is given up than the operation that it is part of.
 const MARGIN: Duration = Duration::from_millis(500);
 
@@ -196,8 +199,8 @@ impl Operation<'_> {
                 device::DEVICES
             ))
         })?;
-        let (action, device) = (format!("make {}", found.path.display()), found.clone());
-        self.call(action.clone(), move |_| device.make_node().map_err(failed(action))).await?;
+        let (action, path) = (format!("make {}", found.path.display()), found.path.clone());
+        self.call(action.clone(), move |_| node::make(&path).map_err(failed(action))).await?;
         Ok(found.mapping(source.clone()))
     }
 
@@ -215,9 +218,11 @@ impl Operation<'_> {
         if matches!(error, HostError::NoImage { .. }) {
             return error;
         }
-        match self.unknown_features(name).await {
-            Some(reason) => HostError::NoAccess { access: Access::Kernel, reason },
-            None => self.blame_lock(source, error).await,
+        // A cluster that answers does so at once, and one that does not has said all there is to say.
+        match timeout(BLAME, self.unknown_features(name)).await {
+            Ok(Some(reason)) => HostError::NoAccess { access: Access::Kernel, reason },
+            Ok(None) => self.blame_lock(source, error).await,
+            Err(_elapsed) => error,
         }
     }
 

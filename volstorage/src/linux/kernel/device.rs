@@ -1,11 +1,8 @@
 //! The devices of the kernel's rbd, as sysfs shows them (Documentation/ABI/testing/sysfs-bus-rbd of the kernel).
 
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
-use nix::sys::stat::{Mode as Permissions, SFlag, makedev, mknod};
 use volcore::options::Access;
 
 use crate::host::Mapping;
@@ -35,31 +32,6 @@ impl Device {
     /// The number by which the bus knows it.
     pub fn number(&self) -> &str {
         self.path.to_str().unwrap_or_default().trim_start_matches("/dev/rbd")
-    }
-
-    /// Makes the device's file where nobody has: the kernel does it in a devtmpfs, and udev, but what is
-    /// `/dev` in a container is neither.
-    pub fn make_node(&self) -> io::Result<()> {
-        let name = self.path.file_name().unwrap_or_default();
-        let number = std::fs::read_to_string(Path::new("/sys/block").join(name).join("dev"))?;
-        let parsed = number
-            .trim()
-            .split_once(':')
-            .and_then(|(major, minor)| Some(makedev(major.parse().ok()?, minor.parse().ok()?)));
-        let number = parsed.ok_or_else(|| io::Error::other(format!("device number {number:?}")))?;
-        match self.path.metadata() {
-            Ok(there) if there.file_type().is_block_device() && there.rdev() == number => Ok(()),
-            Ok(_) => Err(io::Error::other("another file is there")),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let mode = Permissions::from_bits_truncate(0o660);
-                match mknod(&self.path, SFlag::S_IFBLK, mode, number) {
-                    // The kernel was faster.
-                    Ok(()) | Err(Errno::EEXIST) => Ok(()),
-                    Err(error) => Err(error.into()),
-                }
-            }
-            Err(error) => Err(error),
-        }
     }
 
     pub fn mapping(self, source: ImageSource) -> Mapping {
