@@ -12,6 +12,7 @@ mod volumes;
 use clap::{Args, Parser, Subcommand};
 use volclient::MasterUrl;
 use volcore::duration;
+use volstore::etcd::EndpointUrl;
 
 use crate::output::Format;
 
@@ -70,7 +71,7 @@ pub struct Common {
     /// For disaster recovery without a volmaster: work on the metadata in this etcd; may be given
     /// several times for one cluster
     #[arg(long, global = true, value_name = "URL", value_delimiter = ',')]
-    pub etcd: Vec<String>,
+    pub etcd: Vec<EndpointUrl>,
 
     /// The prefix of the keys in etcd, with --etcd [default: /volplugin]
     #[arg(long, global = true, value_name = "PREFIX")]

@@ -10,7 +10,7 @@ mod volumes;
 use std::sync::Arc;
 use std::time::Duration;
 
-use volstore::etcd::{EtcdOptions, EtcdStore, OptionsError};
+use volstore::etcd::{EndpointUrl, EtcdOptions, EtcdStore, OptionsError};
 use volstore::keys::Keys;
 use volstore::records::Records;
 use volstore::store::{Commit, StoreError};
@@ -66,7 +66,7 @@ pub struct Direct {
 impl Direct {
     /// Contacts nobody yet.
     pub async fn new(
-        endpoints: Vec<String>,
+        endpoints: Vec<EndpointUrl>,
         keys: Keys,
         timeout: Duration,
     ) -> Result<Self, DirectError> {

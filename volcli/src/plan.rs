@@ -8,6 +8,7 @@ use volapi::volumes::CreateVolume;
 use volclient::{MasterUrl, MasterUrlError};
 use volcore::name::{HostName, NameError, TenantName, VolumeId, VolumeIdError};
 use volcore::options::{OptionError, OptionSet};
+use volstore::etcd::EndpointUrl;
 use volstore::keys::{DEFAULT_PREFIX, Keys, PrefixError};
 
 use crate::args::{
@@ -40,7 +41,7 @@ pub enum Reach {
     /// In this etcd: recovery without a volmaster.
     Etcd {
         /// Its endpoints, at least one.
-        endpoints: Vec<String>,
+        endpoints: Vec<EndpointUrl>,
         /// The keys below the prefix.
         keys: Keys,
         /// How long a call may take.
@@ -159,12 +160,6 @@ pub enum UsageError {
     /// The prefix is no prefix.
     #[error("--prefix: {0}")]
     Prefix(#[from] PrefixError),
-    /// Not the address of an etcd.
-    #[error("--etcd {given:?} is not like http://127.0.0.1:2379")]
-    Etcd {
-        /// What was given.
-        given: String,
-    },
     /// The command touches more than metadata.
     #[error(
         "this needs a volmaster. With --etcd work: tenant upload, get, list, delete and history; \
@@ -200,10 +195,6 @@ fn reach(common: Common, environment: Option<&str>) -> Result<Reach, UsageError>
     }
     if !master.is_empty() {
         return Err(UsageError::MasterAndEtcd);
-    }
-    let readable = |url: &String| url.starts_with("http://") || url.starts_with("https://");
-    if let Some(given) = etcd.iter().find(|url| !readable(url)) {
-        return Err(UsageError::Etcd { given: given.clone() });
     }
     let keys = Keys::new(prefix.as_deref().unwrap_or(DEFAULT_PREFIX))?;
     Ok(Reach::Etcd { endpoints: etcd, keys, timeout })

@@ -52,14 +52,23 @@ fn read(text: &str) -> Result<MasterUrl, &'static str> {
     if authority.as_str().contains('@') {
         return Err("it may not carry a user or password");
     }
-    if authority.as_str().len() > authority.host().len() && authority.port_u16().is_none() {
-        return Err("its port is not a number up to 65535");
+    if authority.as_str().len() > authority.host().len()
+        && authority.port_u16().is_none_or(|port| port == 0)
+    {
+        return Err("its port is not a number from 1 to 65535");
     }
     if !matches!(uri.path(), "" | "/") || uri.query().is_some() || text.contains('#') {
         return Err("it ends after the port, without a path, query or fragment");
     }
     let base = Uri::builder().scheme("http").authority(authority.clone()).path_and_query("/");
     Ok(MasterUrl { base: base.build().map_err(|_| "it does not read as a URL")? })
+}
+
+impl Default for MasterUrl {
+    /// Where volmaster listens on this machine when nobody says otherwise.
+    fn default() -> Self {
+        MasterUrl { base: Uri::from_static("http://127.0.0.1:9005/") }
+    }
 }
 
 impl FromStr for MasterUrl {
@@ -102,6 +111,7 @@ mod tests {
             let uri = master.uri("/v1/volumes?limit=1").unwrap();
             assert_eq!(uri.to_string(), format!("{shown}/v1/volumes?limit=1"));
         }
+        assert_eq!(MasterUrl::default(), "http://127.0.0.1:9005".parse().unwrap());
     }
 
     #[test]
@@ -115,6 +125,7 @@ mod tests {
             ("http://", "does not read"),
             ("http://u:p@h:1", "user"),
             ("http://h:99999", "port"),
+            ("http://h:0", "port"),
             ("http://h:1/?a=b", "query"),
             ("http://h:1/v1", "without a path"),
         ] {

@@ -7,6 +7,7 @@ use clap::builder::FalseyValueParser;
 use clap::{Parser, ValueEnum};
 use serde::Deserialize;
 use volcore::name::{NameError, PoolName};
+use volstore::etcd::EndpointUrl;
 use volstore::keys::{DEFAULT_PREFIX, Keys, PrefixError};
 
 /// The control plane of the volume suite: REST over a metadata store and the images.
@@ -29,7 +30,7 @@ pub struct Args {
     store: Option<StoreKind>,
     /// An etcd endpoint, for --store etcd; give it once for each member.
     #[arg(long, value_name = "URL", env = "VOLMASTER_ETCD", value_delimiter = ',')]
-    etcd: Vec<String>,
+    etcd: Vec<EndpointUrl>,
     /// The folder of the embedded store and of scratch files [default: /var/lib/volmaster].
     #[arg(long, value_name = "DIR", env = "VOLMASTER_DATA_DIR")]
     data_dir: Option<PathBuf>,
@@ -100,7 +101,7 @@ pub enum LogFormat {
 struct File {
     listen: Option<SocketAddr>,
     store: Option<StoreKind>,
-    etcd: Vec<String>,
+    etcd: Vec<EndpointUrl>,
     data_dir: Option<PathBuf>,
     images: Option<ImagesKind>,
     image_root: Option<PathBuf>,
@@ -136,7 +137,7 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreConfig {
     /// In etcd, at these endpoints.
-    Etcd(Vec<String>),
+    Etcd(Vec<EndpointUrl>),
     /// In a file of this folder.
     Embedded(PathBuf),
 }
@@ -297,7 +298,8 @@ mod tests {
         std::fs::write(&path, text).unwrap();
         let path = path.to_str().unwrap();
         let config = load(&["--config", path, "--etcd", "http://b:2,http://c:3"]).unwrap();
-        assert_eq!(config.store, StoreConfig::Etcd(vec!["http://b:2".into(), "http://c:3".into()]));
+        let endpoints = ["http://b:2", "http://c:3"].map(|url| url.parse().unwrap());
+        assert_eq!(config.store, StoreConfig::Etcd(endpoints.into()));
         let ImagesConfig::Rbd { conf, user, scratch } = config.images else { panic!() };
         assert_eq!((conf, user), ("/etc/ceph/ceph.conf".into(), "v".to_owned()));
         assert_eq!(scratch, Path::new("/var/lib/volmaster/scratch"));
@@ -305,6 +307,9 @@ mod tests {
         std::fs::write(path, "sotre = \"etcd\"").unwrap();
         let error = error(&["--config", path]);
         assert!(error.contains("unknown field `sotre`"), "{error}");
+        std::fs::write(path, "etcd = [\"foo\"]").unwrap();
+        let error = self::error(&["--config", path]);
+        assert!(error.contains("\"foo\" is not like http://127.0.0.1:2379"), "{error}");
     }
 
     #[test]

@@ -41,9 +41,9 @@ pub enum GroundError {
 /// Opens everything. Neither etcd nor Ceph has to answer: what needs them fails until they do.
 pub async fn open(config: &Config) -> Result<Ground, GroundError> {
     let store: Arc<dyn Store> = match &config.store {
-        StoreConfig::Etcd(endpoints) => {
-            Arc::new(EtcdStore::new(EtcdOptions::new(endpoints, &config.keys)).await?)
-        }
+        StoreConfig::Etcd(endpoints) => Arc::new(
+            EtcdStore::new(EtcdOptions::new(endpoints.iter().cloned(), &config.keys)).await?,
+        ),
         StoreConfig::Embedded(folder) => {
             std::fs::create_dir_all(folder)
                 .map_err(|source| GroundError::Folder { path: folder.clone(), source })?;

@@ -83,7 +83,7 @@ fn parse_log_format(text: &str) -> Result<LogFormat, &'static str> {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 struct File {
-    master: Vec<String>,
+    master: Vec<MasterUrl>,
     host_label: Option<HostName>,
     plugin_name: Option<String>,
     plugin_dir: Option<PathBuf>,
@@ -147,14 +147,6 @@ pub enum ConfigError {
         #[source]
         source: toml::de::Error,
     },
-    /// A volmaster's address.
-    #[error("{url:?} is not the address of a volmaster: {reason}")]
-    Master {
-        /// What was given.
-        url: String,
-        /// Why not.
-        reason: String,
-    },
     /// The host has no name that can be its label.
     #[error("the host name {name:?} cannot be a label; give --host-label")]
     HostName {
@@ -181,7 +173,8 @@ impl Config {
     /// Merges the layers and checks the result. Binds and makes nothing.
     pub fn load(args: Args) -> Result<Config, ConfigError> {
         let file = args.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
-        let masters = masters(args.master, &file.master)?;
+        let given = [args.master, file.master].into_iter().find(|given| !given.is_empty());
+        let masters = given.unwrap_or_else(|| vec![MasterUrl::default()]);
         let host = match args.host_label.or(file.host_label) {
             Some(host) => host,
             None => host_name()?,
@@ -229,23 +222,6 @@ fn read_file(path: &Path) -> Result<File, ConfigError> {
     toml::from_str(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })
 }
 
-fn masters(flags: Vec<MasterUrl>, file: &[String]) -> Result<Vec<MasterUrl>, ConfigError> {
-    if !flags.is_empty() {
-        return Ok(flags);
-    }
-    let default = ["http://127.0.0.1:9005".to_owned()];
-    let given = if file.is_empty() { &default[..] } else { file };
-    given
-        .iter()
-        .map(|url| {
-            url.parse().map_err(|error: volclient::MasterUrlError| ConfigError::Master {
-                url: url.clone(),
-                reason: error.to_string(),
-            })
-        })
-        .collect()
-}
-
 fn host_name() -> Result<HostName, ConfigError> {
     let name = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned();
     name.parse().map_err(|_| ConfigError::HostName { name })
@@ -281,12 +257,17 @@ mod tests {
         assert_eq!((config.host.as_str(), config.access), ("flag", Access::Fuse));
         std::fs::write(path, "hostlabel = \"x\"\n").unwrap();
         assert!(load(&["--config", path]).unwrap_err().contains("hostlabel"));
+        std::fs::write(path, "master = [\"foo\"]\n").unwrap();
+        let error = load(&["--config", path]).unwrap_err();
+        assert!(error.contains("master \"foo\" is not like http://127.0.0.1:9005"), "{error}");
     }
 
     #[test]
     fn bad_values_are_named() {
         for (args, expected) in [
             (&["--host-label", "a/b"][..], "host name"),
+            (&["--master", "foo"], "'--master <URL>': master \"foo\" is not like http://127.0.0.1"),
+            (&["--master", "http://m:99999"], "its port"),
             (&["--access", "magic"], "auto, kernel, nbd or fuse"),
             (&["--plugin-name", "a/b"], "plugin name"),
             (&["--data-dir", "here"], "not an absolute path"),

@@ -11,6 +11,7 @@
 //! that waits for one of those would wait in vain. The key is never shown to callers.
 
 mod calls;
+mod endpoint;
 mod failure;
 mod watch;
 
@@ -25,6 +26,7 @@ use crate::store::{
     Commit, Entry, Expect, Key, LeaseId, Page, Renewal, Revision, Step, Store, StoreError, Watch,
 };
 use calls::{Calls, Mode};
+pub use endpoint::{EndpointUrl, EndpointUrlError};
 use failure::Failure;
 
 /// The most entries asked for in one message.

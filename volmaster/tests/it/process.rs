@@ -125,6 +125,19 @@ fn usage_errors_exit_with_2_and_say_why() {
 
     For more information, try '--help'.
     ");
+    for (url, why) in [
+        ("foo", "it has to begin with http://"),
+        ("http://127.0.0.1:99999", "its port is not a number from 1 to 65535"),
+    ] {
+        let etcd = run(&["--store", "etcd", "--etcd", url]);
+        assert_eq!(etcd.status.code(), Some(2));
+        let line = said(&etcd);
+        let expected = format!(
+            "error: invalid value '{url}' for '--etcd <URL>': etcd endpoint {url:?} is not like \
+             http://127.0.0.1:2379: {why}\n"
+        );
+        assert!(line.starts_with(&expected), "{line}");
+    }
     let file = run(&["--config", "/nowhere.toml"]);
     assert_eq!(file.status.code(), Some(2));
     insta::assert_snapshot!(said(&file), @"volmaster: could not read the configuration file /nowhere.toml: No such file or directory (os error 2)");
