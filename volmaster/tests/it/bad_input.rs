@@ -60,11 +60,11 @@ async fn options() {
         let body = format!(r#"{{"tenant": "t", "name": "v", "options": {options}}}"#);
         refusal(client, "POST", "/v1/volumes", &body).await
     };
-    insta::assert_snapshot!(create(r#"{"colour": "red"}"#).await, @r#"unknown option "colour"; the options are pool, size, filesystem, ephemeral, on-remove, snapshots, snapshots.frequency, snapshots.keep, snapshot.retention, snapshot.freeze, rate-limit.write.iops, rate-limit.read.iops, rate-limit.write.bps, rate-limit.read.bps, access, mount-options, map-options, sharing, from"#);
+    insta::assert_snapshot!(create(r#"{"colour": "red"}"#).await, @r#"unknown option "colour"; the options are pool, size, filesystem, ephemeral, on-remove, snapshots, snapshots.frequency, snapshots.keep, snapshot.retention, snapshot.freeze, rate-limit.write.iops, rate-limit.read.iops, rate-limit.write.bps, rate-limit.read.bps, access, mount-options, map-options, sharing"#);
     insta::assert_snapshot!(create(r#"{"size": "tall"}"#).await, @r#"option size="tall": size "tall" is not a number with a unit such as 10MB, 512MiB or 2T"#);
     insta::assert_snapshot!(create(r#"{"ephemeral": "maybe"}"#).await, @r#"option ephemeral="maybe": it is true or false"#);
     insta::assert_snapshot!(create(r#"{"filesystem": "xfs"}"#).await, @"volume t/v cannot be made: file system xfs is not in the tenant's policy (it has ext4)");
-    insta::assert_snapshot!(create(r#"{"from": "t/w"}"#).await, @r#"option from="t/w": this version cannot clone volumes yet"#);
+    insta::assert_snapshot!(create(r#"{"from": "t/w"}"#).await, @r#"option from="t/w" is not supported: this version cannot clone volumes yet; create the volume without it and copy the data"#);
     insta::assert_snapshot!(create(r#"{"size": 10}"#).await, @"the body is not valid: invalid type: integer `10`, expected a string at line 1 column 51");
     insta::assert_snapshot!(create(r#"{"ephemeral": "true", "on-remove": "keep"}"#).await, @"volume t/v cannot be made: ephemeral: true and on-remove: keep contradict each other; give one of them");
     insta::assert_snapshot!(create(r#"{"pool": "nowhere"}"#).await, @"could not create volume t/v: pool nowhere does not exist; tell the fake to have one");
