@@ -249,6 +249,7 @@ fn blamed(error: &PolicyError) -> &'static [&'static str] {
             &["default-options", "snapshot", "retention"]
         }
         PolicyError::Removal(_) => &["default-options", "on-remove"],
+        PolicyError::Mount(_) => &["default-options", "mount-options"],
     }
 }
 
@@ -294,6 +295,7 @@ mod tests {
             "{\"default-options\": {\"pool\": {}}}",
             "{\"default-options\": {\"pool\": [1]}}",
             "{\"default-options\": {\"mount-options\": [\"noatime\", \"rw\"]}}",
+            "{\"default-options\": {\"mount-options\": [\"noatime\", \"nofail\"]}}",
             "{\"default-options\": {\"sharing\": \"all\" , \"size\": 1}}",
             "{\"default-options\": {\"size\": 1, \"size\": 2}}",
             "{\"default-options\": {\"snapshot\": {\"keep\": -1}}}",

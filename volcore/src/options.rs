@@ -1,6 +1,9 @@
 //! Options of a volume: as a policy's `default-options`, and as the `--opt k=v` of
 //! Docker and `volcli`. Both are the same [`OptionSet`]; the second is laid over the first.
 
+mod map;
+mod mount;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -11,6 +14,10 @@ use crate::duration::Frequency;
 use crate::limit::RateLimitOptions;
 use crate::name::{FilesystemName, PoolName};
 use crate::size::{self, Size};
+
+pub use map::MapOption;
+pub(crate) use mount::check as check_mount_options;
+pub use mount::{MountOption, MountOptionError};
 
 /// How a host reaches the image (DESIGN §4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -91,166 +98,6 @@ written!(Sharing, "it is host, container or read-only",
     "host" => Host, "container" => Container, "read-only" => ReadOnly;);
 written!(OnRemove, "it is keep, delete or trash",
     "keep" => Keep, "delete" => Delete, "trash" => Trash;);
-
-/// One option for `mount(8)`, such as `noatime` or `commit=30`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct MountOption(String);
-
-impl MountOption {
-    /// The option as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for MountOption {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, &'static str> {
-        // These change what is mounted or where, which is not the policy's to say.
-        let barred =
-            ["bind", "rbind", "move", "remount", "loop", "rw", "ro", "defaults", "user", "users"];
-        let readable = text.chars().all(|c| {
-            c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '=' | '.' | ':' | '/' | '+' | '%')
-        });
-        if text.is_empty() || text.len() > 200 || !readable {
-            return Err("a mount option is 1 to 200 letters, digits and _-=.:/+%");
-        }
-        if barred.contains(&text) || text.starts_with("loop=") || text.starts_with("offset=") {
-            return Err(
-                "bind, move, remount, loop, rw and ro are not for a policy to set (use sharing: read-only)",
-            );
-        }
-        Ok(MountOption(text.to_owned()))
-    }
-}
-
-impl TryFrom<String> for MountOption {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, &'static str> {
-        text.parse()
-    }
-}
-
-impl From<MountOption> for String {
-    fn from(option: MountOption) -> String {
-        option.0
-    }
-}
-
-/// One option of the kernel's rbd for mapping an image, such as `queue_depth=256` or `ms_mode=secure`
-/// (rbd(8), "Kernel rbd options"). Only those that change neither what is mapped, nor by whom, nor
-/// what keeps a second writer out.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct MapOption(String);
-
-/// What may follow the `=` of a map option.
-enum MapValue {
-    Nothing,
-    Number,
-    OneOf(&'static [&'static str]),
-    /// `type:name`, several of them joined by `|`.
-    Location,
-}
-
-/// The map options that a policy may set.
-const MAP_OPTIONS: [(&str, MapValue); 20] = [
-    ("abort_on_full", MapValue::Nothing),
-    ("alloc_size", MapValue::Number),
-    ("cephx_require_signatures", MapValue::Nothing),
-    ("cephx_sign_messages", MapValue::Nothing),
-    ("compression_hint", MapValue::OneOf(&["none", "compressible", "incompressible"])),
-    ("crc", MapValue::Nothing),
-    ("crush_location", MapValue::Location),
-    ("lock_on_read", MapValue::Nothing),
-    ("ms_mode", MapValue::OneOf(&["legacy", "crc", "secure", "prefer-crc", "prefer-secure"])),
-    ("nocephx_require_signatures", MapValue::Nothing),
-    ("nocephx_sign_messages", MapValue::Nothing),
-    ("nocrc", MapValue::Nothing),
-    ("notcp_nodelay", MapValue::Nothing),
-    ("notrim", MapValue::Nothing),
-    ("osd_idle_ttl", MapValue::Number),
-    ("osd_request_timeout", MapValue::Number),
-    ("osdkeepalive", MapValue::Number),
-    ("queue_depth", MapValue::Number),
-    ("read_from_replica", MapValue::OneOf(&["no", "balance", "localize"])),
-    ("rxbounce", MapValue::Nothing),
-];
-
-impl MapOption {
-    /// The option as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    fn known() -> String {
-        MAP_OPTIONS.map(|(name, _)| name).join(", ")
-    }
-}
-
-impl FromStr for MapOption {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let shown: String = text.chars().take(80).collect();
-        let (name, value) = match text.split_once('=') {
-            Some((name, value)) => (name, Some(value)),
-            None => (text, None),
-        };
-        let number = |text: &str| {
-            let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-            digits && text.parse::<u32>().is_ok_and(|number| number > 0)
-        };
-        let located = |text: &str| {
-            let plain = |part: &str| {
-                let readable = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-                !part.is_empty() && part.chars().all(readable)
-            };
-            text.len() <= 200
-                && text
-                    .split('|')
-                    .all(|pair| pair.split_once(':').is_some_and(|(a, b)| plain(a) && plain(b)))
-        };
-        let Some((_, wanted)) = MAP_OPTIONS.iter().find(|(known, _)| *known == name) else {
-            return Err(format!(
-                "{shown:?} is no option of the kernel's rbd that a policy may set; those are {}",
-                MapOption::known()
-            ));
-        };
-        match (wanted, value) {
-            (MapValue::Nothing, None) => Ok(()),
-            (MapValue::Number, Some(value)) if number(value) => Ok(()),
-            (MapValue::OneOf(all), Some(value)) if all.contains(&value) => Ok(()),
-            (MapValue::Location, Some(value)) if located(value) => Ok(()),
-            (MapValue::Nothing, _) => Err(format!("{name} takes no value")),
-            (MapValue::Number, _) => Err(format!("{shown:?}: {name}= takes a whole number from 1")),
-            (MapValue::OneOf(all), _) => {
-                Err(format!("{shown:?}: {name}= takes one of {}", all.join(", ")))
-            }
-            (MapValue::Location, _) => {
-                Err(format!("{shown:?}: {name}= takes type:name, several joined by |"))
-            }
-        }
-        .map(|()| MapOption(text.to_owned()))
-    }
-}
-
-impl TryFrom<String> for MapOption {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl From<MapOption> for String {
-    fn from(option: MapOption) -> String {
-        option.0
-    }
-}
 
 /// Options as they are written in a list.
 fn joined<'a>(options: impl Iterator<Item = &'a str>) -> String {
@@ -520,13 +367,13 @@ impl OptionSet {
             "rate-limit.read.bps" => self.rate_limit.read_bps = by(parse_rate, value)?,
             "access" => self.access = read(value)?,
             "mount-options" => {
-                let options: Result<Vec<MountOption>, _> =
-                    value.split(',').filter(|option| !option.is_empty()).map(str::parse).collect();
-                self.mount_options = Some(options?);
+                // An empty list takes back what the policy says.
+                let options = value.split(',').filter(|_| !value.is_empty()).map(str::parse);
+                self.mount_options = Some(options.collect::<Result<_, _>>()?);
             }
             "map-options" => {
                 let options: Result<Vec<MapOption>, _> =
-                    value.split(',').filter(|option| !option.is_empty()).map(str::parse).collect();
+                    value.split(',').filter(|_| !value.is_empty()).map(str::parse).collect();
                 self.map_options = Some(options?);
             }
             "sharing" => self.sharing = read(value)?,
@@ -686,6 +533,8 @@ mod tests {
             ("map-options", "notrim=1"),
             ("map-options", "ms_mode=fast"),
             ("map-options", "crush_location=rack"),
+            ("mount-options", "noatime,,discard"),
+            ("mount-options", "noatime,"),
             ("rate-limit.read.iops", "+5"),
             ("snapshot.retention", "24h24h"),
             ("snapshot.retention", "7"),

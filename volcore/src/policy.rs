@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::format::FormatCommand;
 use crate::name::{FilesystemName, TenantName};
-use crate::options::{OnRemove, OptionSet};
+use crate::options::{MountOptionError, OnRemove, OptionSet};
 
 /// The document. Unknown members are refused by serde, with name and position.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +62,9 @@ pub enum PolicyError {
     /// `ephemeral` and `on-remove` say different things.
     #[error(transparent)]
     Removal(#[from] RemovalError),
+    /// No file system could be mounted so.
+    #[error("default-options.mount-options: {0}")]
+    Mount(#[from] MountOptionError),
 }
 
 /// A snapshot schedule that does not hold together.
@@ -108,6 +111,7 @@ impl TenantPolicy {
             });
         }
         self.default_options.removal()?;
+        self.default_options.mountable()?;
         self.default_options.schedule()?;
         Ok(())
     }
@@ -165,6 +169,11 @@ mod tests {
             ),
             (r#"{"default-options": {"snapshot": {"keep": 0}}}"#, "keep is 0"),
             (r#"{"default-options": {"ephemeral": true, "on-remove": "keep"}}"#, "contradict"),
+            (r#"{"default-options": {"mount-options": ["noatime,rw"]}}"#, "a mount option is"),
+            (
+                r#"{"default-options": {"mount-options": ["errors=panic"]}}"#,
+                "\"errors=panic\" cannot",
+            ),
             (r#"{"default-options": {}, "filesystems": {}}"#, "filesystems is empty"),
             (r#"{"default-options": {}, "filesystems": {"ext4": "mkfs.ext4"}}"#, "has no %"),
             (r#"{"default-options": {"snapshot": {"frequency": "0s"}}}"#, "out of range"),

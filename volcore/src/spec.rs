@@ -6,7 +6,8 @@ use crate::kind::Kind;
 use crate::limit::RateLimits;
 use crate::name::{FilesystemName, PoolName};
 use crate::options::{
-    Access, MapOption, MountOption, OnRemove, OptionSet, Sharing, SnapshotOptions, Tiers,
+    Access, MapOption, MountOption, MountOptionError, OnRemove, OptionSet, Sharing,
+    SnapshotOptions, Tiers, check_mount_options,
 };
 use crate::policy::{RemovalError, ScheduleError, TenantPolicy};
 use crate::size::Size;
@@ -81,6 +82,9 @@ pub enum SpecError {
     /// `ephemeral` and `on-remove` say different things.
     #[error(transparent)]
     Removal(#[from] RemovalError),
+    /// No file system could be mounted so.
+    #[error(transparent)]
+    Mount(#[from] MountOptionError),
 }
 
 impl SpecError {
@@ -106,6 +110,11 @@ impl OptionSet {
                 }
             }
         }
+    }
+
+    /// Whether the mount options are such that a volume can be mounted with them.
+    pub(crate) fn mountable(&self) -> Result<(), MountOptionError> {
+        check_mount_options(self.mount_options.as_deref().unwrap_or_default())
     }
 
     /// What the snapshot options say together; `None` where snapshots are off.
@@ -138,6 +147,7 @@ impl VolumeSpec {
     ) -> Result<VolumeSpec, SpecError> {
         let mut merged = policy.default_options.clone().overlaid(options);
         merged.pool.get_or_insert_with(|| default_pool.clone());
+        merged.mountable()?;
         let filesystem = merged
             .filesystem
             .clone()
@@ -298,6 +308,8 @@ mod tests {
             error.to_string(),
             "file system xfs is not in the tenant's policy (it has ext4)"
         );
+        let error = freeze(&policy, &[("size", "1GB"), ("mount-options", "nosuid,suid")]);
+        assert!(matches!(error, Err(SpecError::Mount(_))), "{error:?}");
     }
 
     #[test]

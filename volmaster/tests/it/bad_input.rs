@@ -40,6 +40,7 @@ async fn policies() {
     insta::assert_snapshot!(put("").await, @"the body is not valid: EOF while parsing a value at line 1 column 0");
     insta::assert_snapshot!(put("{").await, @"the body is not valid: EOF while parsing an object at line 1 column 1");
     insta::assert_snapshot!(put("{}").await, @"the body is not valid: missing field `default-options` at line 1 column 2");
+    insta::assert_snapshot!(put(r#"{"default-options": {"mount-options": ["noatime", "noload"]}}"#).await, @r#"the policy of tenant t is not valid: default-options.mount-options: mount option "noload" cannot be used: it leaves out the journal, and volplugin sets it where a volume is read-only"#);
     insta::assert_snapshot!(put(r#"{"default-options": {"sise": "10MB"}}"#).await, @"the body is not valid: unknown field `sise`, expected one of `pool`, `size`, `filesystem`, `ephemeral`, `on-remove`, `snapshots`, `snapshot`, `rate-limit`, `access`, `mount-options`, `map-options`, `sharing` at line 1 column 27");
     insta::assert_snapshot!(put(r#"{"default-options": {"size": "10 apples"}}"#).await, @r#"the body is not valid: size "10 apples" is not a number with a unit such as 10MB, 512MiB or 2T at line 1 column 40"#);
     insta::assert_snapshot!(put(r#"{"default-options": {"size": "1KB"}}"#).await, @r#"the body is not valid: size "1KB" is out of range: the smallest volume has 1 MiB, the largest 1 EiB at line 1 column 34"#);
@@ -65,6 +66,8 @@ async fn options() {
     insta::assert_snapshot!(create(r#"{"ephemeral": "maybe"}"#).await, @r#"option ephemeral="maybe": it is true or false"#);
     insta::assert_snapshot!(create(r#"{"filesystem": "xfs"}"#).await, @"volume t/v cannot be made: file system xfs is not in the tenant's policy (it has ext4)");
     insta::assert_snapshot!(create(r#"{"from": "t/w"}"#).await, @r#"option from="t/w" is not supported: this version cannot clone volumes yet; create the volume without it and copy the data"#);
+    insta::assert_snapshot!(create(r#"{"mount-options": "noatime,,discard"}"#).await, @r#"option mount-options="noatime,,discard": a mount option is 1 to 200 letters, digits and _-=.:/+%"#);
+    insta::assert_snapshot!(create(r#"{"mount-options": "nosuid,suid"}"#).await, @r#"volume t/v cannot be made: mount options "nosuid" and "suid" contradict each other; give one of them"#);
     insta::assert_snapshot!(create(r#"{"size": 10}"#).await, @"the body is not valid: invalid type: integer `10`, expected a string at line 1 column 51");
     insta::assert_snapshot!(create(r#"{"ephemeral": "true", "on-remove": "keep"}"#).await, @"volume t/v cannot be made: ephemeral: true and on-remove: keep contradict each other; give one of them");
     insta::assert_snapshot!(create(r#"{"pool": "nowhere"}"#).await, @"could not create volume t/v: pool nowhere does not exist; tell the fake to have one");
