@@ -186,6 +186,19 @@ pub enum ImageError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The storage does not let this user do it.
+    #[error(
+        "could not {action}: the capabilities of Ceph user {user} do not allow it (`ceph auth get {user}` shows them)"
+    )]
+    Denied {
+        /// What was tried, naming the image and pool.
+        action: String,
+        /// The user, such as `client.volmaster`.
+        user: String,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Anything else that went wrong.
     #[error("could not {action}")]
     Failed {
@@ -208,7 +221,7 @@ impl ImageError {
             ImageError::InUse { .. } => Kind::InUse,
             ImageError::NoSpace { .. } => Kind::Exhausted,
             ImageError::Unreachable { .. } => Kind::Unavailable,
-            ImageError::Failed { .. } => Kind::Internal,
+            ImageError::Denied { .. } | ImageError::Failed { .. } => Kind::Internal,
         }
     }
 }

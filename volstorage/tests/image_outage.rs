@@ -94,6 +94,7 @@ async fn outages() {
     let images = images(&CEPH.conf, SHORT, scratch.path());
     let new = new_image("v");
     images.create(&new).await.unwrap();
+    denied(&images, &new, scratch.path()).await;
     osd_hangs(&images, &new).await;
     monitor_hangs(&images, &new).await;
     fenced(&images, &new).await;
@@ -135,6 +136,37 @@ async fn never_there(scratch: &Path) {
     let images = self::images(Path::new("/nonexistent/ceph.conf"), TIMEOUTS, scratch);
     let text = unreachable(SLACK, images.find(&new.image)).await;
     assert!(text.contains("/nonexistent/ceph.conf"), "{text}");
+}
+
+/// What a user may not do is said with its name, and so is a key that is not the cluster's.
+async fn denied(images: &RbdImages, new: &NewImage, scratch: &Path) {
+    let folder = CEPH.conf.parent().unwrap();
+    let caps = ["mon", "allow r", "osd", "profile rbd-read-only"];
+    let key = CEPH.ask(&json!({
+        "prefix": "auth get-or-create", "entity": "client.reader", "caps": caps, "format": "json"
+    }));
+    let conf = std::fs::read_to_string(&CEPH.conf).unwrap();
+    let user = |name: &str, key: &str| {
+        let keyring = folder.join(format!("{name}.keyring"));
+        std::fs::write(&keyring, format!("[client.{name}]\nkey = {key}\n")).unwrap();
+        let path = folder.join(format!("{name}.conf"));
+        let section = format!("[client.{name}]\nkeyring = {}\n", keyring.display());
+        std::fs::write(&path, format!("{conf}\n{section}")).unwrap();
+        let options = ConnectOptions { conf: path, user: name.to_owned(), timeouts: SHORT };
+        RbdImages::new(Connection::new(options), scratch).unwrap()
+    };
+    let reader = user("reader", key[0]["key"].as_str().unwrap());
+    assert!(reader.find(&new.image).await.unwrap().is_some());
+    let error = reader.create(&new_image("denied")).await.unwrap_err();
+    let ImageError::Denied { user: name, .. } = &error else { panic!("{error:?}") };
+    assert_eq!(name, "client.reader");
+    let text = error.to_string();
+    assert!(text.contains("capabilities of Ceph user client.reader do not allow it"), "{text}");
+    let stranger = user("stranger", "AQCkbFVlwpZ7GxAAlGxZ3QzvyOhSUGiGOlJBRw==");
+    let text = unreachable(SHORT.connect + SLACK, stranger.find(&new.image)).await;
+    assert!(text.contains("Ceph user client.stranger cannot log in"), "{text}");
+    assert!(images.find(&new.image).await.unwrap().is_some());
+    tokio::task::spawn_blocking(move || drop((reader, stranger))).await.unwrap();
 }
 
 async fn osd_hangs(images: &RbdImages, new: &NewImage) {

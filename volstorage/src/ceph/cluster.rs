@@ -82,7 +82,14 @@ impl Cluster {
         }
         // SAFETY: the handle is from rados_create, configured and not connected yet.
         let ret = unsafe { (api.rados.rados_connect)(connection.handle) };
-        check(ret, Operation::Connect, || Subject::Cluster)?;
+        check(ret, Operation::Connect, || Subject::Cluster).map_err(|error| {
+            match error.errno() {
+                Some(errno @ (Errno::EACCES | Errno::EPERM | Errno::ENOENT)) => {
+                    CephError::Login { user: options.user.clone(), source: Cause(errno) }
+                }
+                Some(_) | None => error,
+            }
+        })?;
         Ok(Self { connection: Arc::new(connection) })
     }
 

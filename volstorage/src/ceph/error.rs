@@ -41,6 +41,14 @@ pub enum CephError {
         /// The name asked for.
         pool: String,
     },
+    /// The cluster does not let the user in.
+    #[error("Ceph user client.{user} cannot log in to the Ceph cluster: {}", login_refused(*source))]
+    Login {
+        /// The user, without `client.`.
+        user: String,
+        /// The error code.
+        source: Cause,
+    },
     /// A text that cannot be handed to C.
     #[error("{what} contains a NUL byte: {value:?}")]
     NulInText {
@@ -75,12 +83,22 @@ fn reason(status: &str) -> String {
     if status.is_empty() { String::new() } else { format!(": {status}") }
 }
 
+/// What the error code of a login means.
+fn login_refused(cause: Cause) -> &'static str {
+    match cause.0 {
+        Errno::ENOENT => "no keyring with its key was found; `keyring` in ceph.conf says where",
+        _ => "the cluster does not know it, or has another key for it than the keyring",
+    }
+}
+
 impl CephError {
     /// The error code that Ceph answered with, if the call got that far.
     #[must_use]
     pub fn errno(&self) -> Option<Errno> {
         match self {
-            Self::MonCommand { source, .. } | Self::Call { source, .. } => Some(source.0),
+            Self::Login { source, .. }
+            | Self::MonCommand { source, .. }
+            | Self::Call { source, .. } => Some(source.0),
             Self::LibrariesMissing { .. }
             | Self::FunctionMissing { .. }
             | Self::PoolNotFound { .. }
@@ -95,7 +113,8 @@ impl CephError {
     pub fn is_not_found(&self) -> bool {
         match self {
             Self::PoolNotFound { .. } => true,
-            Self::Call { subject: Subject::File(_) | Subject::Cluster, .. } => false,
+            Self::Call { subject: Subject::File(_) | Subject::Cluster, .. }
+            | Self::Login { .. } => false,
             _ => self.is(&[Errno::ENOENT]),
         }
     }
@@ -146,6 +165,16 @@ impl CephError {
     #[must_use]
     pub fn is_denied(&self) -> bool {
         self.is(&[Errno::EPERM, Errno::EACCES])
+    }
+
+    /// The user has no capability for this. Not true where its key is wrong, nor for the trash, which answers the same
+    /// before the deferment of an image is over.
+    #[must_use]
+    pub fn is_without_capability(&self) -> bool {
+        match self {
+            Self::Login { .. } | Self::Call { operation: Operation::RemoveFromTrash, .. } => false,
+            _ => self.is_denied(),
+        }
     }
 
     fn is(&self, errnos: &[Errno]) -> bool {
@@ -388,6 +417,16 @@ mod tests {
             failed(Errno::ENOENT, Subject::Trash { pool: "rbd".to_owned(), id: "12".to_owned() })
                 .is_not_found()
         );
+    }
+
+    #[test]
+    fn a_login_names_the_user() {
+        let login = |errno| CephError::Login { user: "v".to_owned(), source: Cause(errno) };
+        let (unknown, absent) = (login(Errno::EACCES), login(Errno::ENOENT));
+        assert!(unknown.is_denied() && !unknown.is_without_capability());
+        assert!(!absent.is_not_found());
+        assert!(unknown.to_string().starts_with("Ceph user client.v cannot log in"), "{unknown}");
+        assert!(absent.to_string().contains("no keyring"), "{absent}");
     }
 
     #[test]

@@ -258,7 +258,7 @@ async fn undo(app: &App, intent: &Versioned<Volume>, error: &ImageError) {
         | ImageError::Format { .. }
         | ImageError::TooLarge { .. }
         | ImageError::NoSpace { .. } => true,
-        ImageError::InUse { .. } | ImageError::Failed { .. } => {
+        ImageError::InUse { .. } | ImageError::Denied { .. } | ImageError::Failed { .. } => {
             let discarded = app.images.discard(&volume.image(), None, volume.uid).await;
             // What has the name now is not this volume's, and is left alone.
             matches!(discarded, Ok(_) | Err(ImageError::Foreign { .. }))
@@ -270,7 +270,10 @@ async fn undo(app: &App, intent: &Versioned<Volume>, error: &ImageError) {
     }
     let mut changes = app.records.changes().delete_volume(&volume.id, intent.at);
     let first_try = is_first_attempt(volume) && !abandoned(volume, app.now(), TAKE_UP_WAITING);
-    let definite = !matches!(error, ImageError::InUse { .. } | ImageError::Failed { .. });
+    let definite = !matches!(
+        error,
+        ImageError::InUse { .. } | ImageError::Denied { .. } | ImageError::Failed { .. }
+    );
     // Others may be making the image too, or an image was found that is only in the trash so far.
     if !(first_try && definite) {
         changes = changes.put_trash(&late(app, volume), Expect::Absent);

@@ -45,6 +45,8 @@ pub(super) enum Health {
 pub struct Session {
     cluster: Cluster,
     store: String,
+    /// Who is connected, such as `client.volmaster`.
+    user: String,
     /// The addresses of this client.
     own: Vec<String>,
     pools: Mutex<HashMap<PoolName, Pool>>,
@@ -56,7 +58,8 @@ impl Session {
         let cluster = Cluster::connect(options)?;
         let own = plain_addresses(&cluster.addresses()?);
         let (store, health) = (store(&options.conf), AtomicU8::new(Health::Good as u8));
-        Ok(Session { cluster, store, own, pools: Mutex::default(), health })
+        let user = format!("client.{}", options.user);
+        Ok(Session { cluster, store, user, own, pools: Mutex::default(), health })
     }
 
     /// The cluster itself.
@@ -159,6 +162,9 @@ impl Session {
             error if error.is_timed_out() || error.is_shutdown() => {
                 let store = self.store.clone();
                 ImageError::Unreachable { store, action, source: Box::new(error) }
+            }
+            error if error.is_without_capability() => {
+                ImageError::Denied { action, user: self.user.clone(), source: Box::new(error) }
             }
             error => ImageError::Failed { action, source: Box::new(error) },
         }
