@@ -95,6 +95,17 @@ pub enum VolumeError {
         #[source]
         source: ImageError,
     },
+    /// Somebody has put another image in the place of its own, so that there is nothing to remove.
+    #[error(
+        "could not remove volume {volume}: image {image} is not the one that was made for it, and was left as it is; \
+         `volcli volume force-remove {volume}` forgets the volume and leaves that image alone"
+    )]
+    Replaced {
+        /// Which.
+        volume: VolumeId,
+        /// The image that has the name now.
+        image: ImageName,
+    },
     /// Others are faster, time and again.
     #[error("volume {volume} is being changed by others; try again")]
     Contended {
@@ -115,7 +126,7 @@ impl Failing for VolumeError {
             VolumeError::Create(refusal) => refusal.kind(),
             VolumeError::Remove(refusal) => refusal.kind(),
             VolumeError::StillCreating { .. } | VolumeError::Contended { .. } => Kind::Busy,
-            VolumeError::RemovedMeanwhile { .. } => Kind::Conflict,
+            VolumeError::RemovedMeanwhile { .. } | VolumeError::Replaced { .. } => Kind::Conflict,
             VolumeError::Image { source, .. } => source.kind(),
             VolumeError::Store(error) => store_kind(error),
         }
@@ -166,7 +177,11 @@ pub fn claim_shown(app: &App, id: &VolumeId) -> Option<Arc<Claim>> {
 
 /// Notes on a volume why the last step on it failed, if nothing has changed meanwhile. For people:
 /// nothing depends on it but how soon the work is taken up again.
-async fn note_error(app: &App, volume: &Versioned<Volume>, error: &ImageError) {
+async fn note_error(
+    app: &App,
+    volume: &Versioned<Volume>,
+    error: &(dyn std::error::Error + Send + Sync + 'static),
+) {
     let text = volapi::problem::chain(error);
     if volume.value.last_error.as_ref() == Some(&text) {
         return;

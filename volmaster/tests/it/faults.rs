@@ -323,6 +323,21 @@ async fn an_image_in_use_makes_the_volume_ready_again() {
     remove(&app).await.unwrap();
 }
 
+/// The record stays, says why in words of removing, and can be got rid of.
+#[tokio::test(start_paused = true)]
+async fn a_replaced_image_is_left_alone_and_the_way_out_is_said() {
+    let stage = Stage::new().await.paused();
+    let app = stage.app();
+    create(&app).await.unwrap();
+    stage.images.add_foreign(&crate::stage::image("t/v"));
+    insta::assert_snapshot!(remove(&app).await.unwrap_err(), @"could not remove volume t/v: image rbd/t.v is not the one that was made for it, and was left as it is; `volcli volume force-remove t/v` forgets the volume and leaves that image alone");
+    let found = stage.records().volume(&volume("t/v")).await.unwrap().unwrap();
+    assert_eq!(found.value.state.as_str(), "removing");
+    insta::assert_snapshot!(found.value.last_error.unwrap(), @"could not remove volume t/v: image rbd/t.v is not the one that was made for it, and was left as it is; `volcli volume force-remove t/v` forgets the volume and leaves that image alone");
+    volume_remove(&app, &volume("t/v"), RemoveAsk::MetadataOnly).await.unwrap();
+    assert_eq!(stage.left().await, ["image t.v"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_claim_whatever_goes_wrong() {
     for wrong in EVERYTHING {

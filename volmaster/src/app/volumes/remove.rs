@@ -180,6 +180,11 @@ pub(crate) async fn finish_remove(
     let discarded = if nothing && image_id.is_none() { Ok(Discarded::Absent) } else { discarded };
     match discarded {
         Ok(discarded) => settle(app, removing, discarded, epoch?).await,
+        Err(ImageError::Foreign { image }) => {
+            let replaced = VolumeError::Replaced { volume: removing.value.id.clone(), image };
+            note_error(app, &removing, &replaced).await;
+            Err(replaced)
+        }
         Err(source) => {
             match (&source, image_id, mode) {
                 (ImageError::InUse { .. }, Some(image_id), Mode::Asked) => {
