@@ -136,6 +136,19 @@ pub enum HostError {
         /// Who has locked it, as `client.4123 (address)`.
         holders: Vec<String>,
     },
+    /// The process that serves a mapped image has ended. What is mounted on it stays, and gets errors.
+    #[error(
+        "{program} (pid {pid}) of image {image} is gone; reading and writing fail until every container that uses the \
+         volume has been stopped, and it is mapped anew for the next"
+    )]
+    ServerGone {
+        /// Its name, such as `rbd-fuse`.
+        program: &'static str,
+        /// Its number, while it ran.
+        pid: i32,
+        /// The image, as `pool/name`.
+        image: String,
+    },
     /// Something on the device is not what it should be; nothing was mounted.
     #[error("{device} cannot be mounted: {reason}")]
     Unmountable {
@@ -175,7 +188,9 @@ impl HostError {
             HostError::NoImage { .. } => Kind::NotFound,
             HostError::Busy { .. } | HostError::Locked { .. } => Kind::Busy,
             HostError::Deadline { .. } => Kind::Unavailable,
-            HostError::Unmountable { .. } | HostError::Failed { .. } => Kind::Internal,
+            HostError::ServerGone { .. }
+            | HostError::Unmountable { .. }
+            | HostError::Failed { .. } => Kind::Internal,
         }
     }
 }
@@ -204,6 +219,10 @@ pub trait HostDriver: Send + Sync + 'static {
     /// The processes in other mount namespaces (containers) that still have this device mounted
     /// elsewhere than at `target`, as `name (pid)`, one for each namespace.
     async fn users(&self, device: &Path, target: &Path) -> Result<Vec<String>, HostError>;
+
+    /// Whether what serves a mapping runs, as far as that can be said without touching the image: a server of
+    /// `fuse` that has ended is [`HostError::ServerGone`]. The kernel needs none, and what is not known is fine.
+    async fn serves(&self, source: &ImageSource) -> Result<(), HostError>;
 
     /// The space in a mounted file system.
     async fn space(&self, target: &Path) -> Result<Space, HostError>;

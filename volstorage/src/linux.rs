@@ -324,6 +324,13 @@ impl HostDriver for LinuxHost {
         look.call(action, users).await
     }
 
+    async fn serves(&self, source: &ImageSource) -> Result<(), HostError> {
+        let source = source.clone();
+        let action = format!("look for what serves {}", name_of(&source));
+        let look = self.within(self.deadlines().unmount);
+        look.call(action, move |shared| shared.server_runs(&source)).await
+    }
+
     async fn space(&self, target: &Path) -> Result<Space, HostError> {
         self.within(self.deadlines().unmount).measure(target).await
     }

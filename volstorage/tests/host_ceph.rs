@@ -20,6 +20,7 @@ use volcore::options::Access;
 use volstorage::faults::Fault;
 use volstorage::host::{Found, HostDriver, HostError, Mode, Undone};
 use volstorage::image::ImageSource;
+use volstorage::linux::LinuxHost;
 
 fn server(bed: &Bed) -> Pid {
     let servers = host_support::servers_below(bed.config.map_root.to_str().unwrap());
@@ -176,8 +177,11 @@ async fn a_server_that_was_killed_leaves_nothing() {
     std::fs::write(target.join("kept"), "something").unwrap();
     std::fs::File::open(target.join("kept")).unwrap().sync_all().unwrap();
     std::fs::File::open(&target).unwrap().sync_all().unwrap();
+    host.serves(&source).await.unwrap();
     // Mounted, which makes it impossible to map again before it is unmounted.
-    kill(server(&bed), Signal::SIGKILL).unwrap();
+    let pid = server(&bed);
+    kill(pid, Signal::SIGKILL).unwrap();
+    gone(&host, &source, pid).await;
     let error = host.map(&map(&source)).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Busy, "{error:?}");
     down(&host, &source, &target).await;
@@ -189,6 +193,20 @@ async fn a_server_that_was_killed_leaves_nothing() {
     assert_eq!(std::fs::read_to_string(target.join("kept")).unwrap(), "something");
     down(&host, &source, &target).await;
     bed.assert_clean();
+}
+
+/// It is said which server is gone, once the kernel has ended it.
+async fn gone(host: &LinuxHost, source: &ImageSource, pid: Pid) {
+    let begin = Instant::now();
+    let error = loop {
+        match host.serves(source).await {
+            Err(error) => break error,
+            Ok(()) => assert!(begin.elapsed() < Duration::from_secs(10), "{pid} still runs"),
+        }
+    };
+    let text = error.to_string();
+    let expected = format!("rbd-fuse (pid {pid}) of image rbd/t.killed is gone");
+    assert!(text.starts_with(&expected), "{text}");
 }
 
 #[tokio::test]

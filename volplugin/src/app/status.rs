@@ -44,6 +44,9 @@ impl Plugin {
                 Ok(space) => status.used = Some(space.used),
                 Err(error) => status.health = Some(volapi::problem::chain(&error)),
             }
+            if let Err(error) = self.driver.serves(&held.source).await {
+                status.health = Some(format!("failed: {}", volapi::problem::chain(&error)));
+            }
         }
         if held.phase == Phase::Leaving {
             status.health = Some("it is being unmounted on this host".to_owned());

@@ -120,6 +120,13 @@ async fn the_life_of_a_volume_as_docker_sees_it() {
     ];
     assert_eq!(keys, expected);
     assert_eq!(volume["Status"]["holder"], "h1");
+    assert_eq!(volume["Status"]["health"], "ok");
+    let source = served.world.host.mapped().remove(0);
+    served.world.host.kill_server(&source);
+    let (_, body) = served.post("VolumeDriver.Get", r#"{"Name":"t/v"}"#).await;
+    let health = body["Volume"]["Status"]["health"].as_str().unwrap();
+    assert!(health.starts_with("failed: rbd-fuse (pid 1) of image "), "{health}");
+    assert!(health.contains("is gone"), "{health}");
 
     let (_, body) = served.post("VolumeDriver.List", "{}").await;
     assert_eq!(

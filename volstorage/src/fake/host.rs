@@ -34,6 +34,7 @@ struct State {
     last: BTreeMap<PathBuf, PathBuf>,
     missing: HashSet<ImageSource>,
     blank: HashSet<ImageSource>,
+    unserved: HashSet<ImageSource>,
     devices: usize,
 }
 
@@ -117,6 +118,11 @@ impl FakeHost {
         self.state().blank.insert(source.clone());
     }
 
+    /// Says that the server of this image has died, until the image is mapped anew.
+    pub fn kill_server(&self, source: &ImageSource) {
+        self.state().unserved.insert(source.clone());
+    }
+
     /// Starts the process again after a death: devices that were not mounted yet are gone.
     pub fn restart(&self) {
         self.faults.revive();
@@ -166,6 +172,7 @@ impl HostDriver for FakeHost {
             })?;
         }
         self.faults.effect("map", || {
+            state.unserved.remove(&request.source);
             state.devices += 1;
             let mapping = Mapping {
                 source: request.source.clone(),
@@ -263,6 +270,14 @@ impl HostDriver for FakeHost {
     async fn users(&self, _: &Path, target: &Path) -> Result<Vec<String>, HostError> {
         self.faults.alive("users")?;
         Ok(self.state().users.get(target).cloned().unwrap_or_default())
+    }
+
+    async fn serves(&self, source: &ImageSource) -> Result<(), HostError> {
+        if self.state().unserved.contains(source) {
+            let image = name(source);
+            return Err(HostError::ServerGone { program: "rbd-fuse", pid: 1, image });
+        }
+        Ok(())
     }
 
     async fn space(&self, target: &Path) -> Result<Space, HostError> {

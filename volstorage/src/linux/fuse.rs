@@ -21,6 +21,9 @@ use crate::process::{Ending, ProcessError};
 /// The type of its mounts.
 pub(super) const FILESYSTEM: &str = "fuse.rbd-fuse";
 
+/// The server's name.
+const PROGRAM: &str = "rbd-fuse";
+
 /// How a server is ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Manner {
@@ -209,8 +212,21 @@ impl Shared {
         }
     }
 
+    /// Whether the server that was started for an image runs. Where none is recorded nothing can be said.
+    pub(super) fn server_runs(&self, source: &ImageSource) -> Result<(), HostError> {
+        let record = self.ledger.read(source).map_err(failed("read the record"))?;
+        match record.and_then(|record| record.server) {
+            Some(server) if server.open().is_none() => Err(HostError::ServerGone {
+                program: PROGRAM,
+                pid: server.pid(),
+                image: name_of(source),
+            }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// The process that serves a folder.
     pub(super) fn server(&self, folder: &Path) -> Option<ProcessId> {
-        process_table::server("rbd-fuse", folder)
+        process_table::server(PROGRAM, folder)
     }
 }

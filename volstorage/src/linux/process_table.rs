@@ -39,6 +39,11 @@ impl ProcessId {
         (!ended).then_some(ProcessId { pid, started })
     }
 
+    /// Its number; another process may have it by now.
+    pub fn pid(self) -> i32 {
+        self.pid
+    }
+
     /// A handle on it, if it still runs.
     pub fn open(self) -> Option<Handle> {
         // SAFETY: takes numbers only.
