@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 use volcore::limit::RateLimits;
 use volcore::name::PoolName;
@@ -46,14 +46,17 @@ const LARGEST: u64 = 128 << 40;
 const PURGE: Duration = Duration::from_secs(600);
 /// How many images are purged at a time: each call keeps a thread for as long as it takes.
 const PURGES: usize = 16;
-/// How long [`ImageDriver::check`] may take.
-const CHECK: Duration = Duration::from_secs(2);
+/// How long [`ImageDriver::check`] may take: a little less than the 2 s that volmaster waits for it.
+const CHECK: Duration = Duration::from_millis(1800);
+/// How many checks of pools go on at a time; one that hangs keeps its thread until the OSD's time is over.
+const CHECKS: usize = 16;
 
 /// The image driver for Ceph RBD. Clones share the connection.
 #[derive(Clone, Debug)]
 pub struct RbdImages {
     connection: Connection,
     purges: Gate,
+    checks: Gate,
     formatter: Formatter,
     scratch: Scratch,
     faults: Faults,
@@ -74,6 +77,7 @@ impl RbdImages {
         Ok(RbdImages {
             connection,
             purges: Gate::new(PURGES),
+            checks: Gate::new(CHECKS),
             formatter: Formatter::new(),
             scratch,
             faults: Faults::default(),
@@ -119,6 +123,33 @@ impl RbdImages {
             Build { session, faults: &faults, new: &wanted }.finish(begun, formatted)
         };
         self.connection.call(&action, CALL, finish).await
+    }
+
+    /// Two seconds are no outage: the call goes on, and finds out whether it is one.
+    async fn soon<T>(
+        &self,
+        action: &str,
+        end: Instant,
+        call: impl Future<Output = Result<T, ImageError>>,
+    ) -> Result<T, ImageError> {
+        timeout_at(end, call).await.unwrap_or_else(|_elapsed| {
+            let blocked = Blocked::Deadline { action: action.to_owned(), deadline: CHECK };
+            Err(self.connection.unreachable(action, Box::new(blocked)))
+        })
+    }
+
+    /// Whether the OSDs of a pool answer: the monitors do not know of a placement group that hangs.
+    async fn reach(self, pool: PoolName, end: Instant) -> Result<(), ImageError> {
+        let action = format!("get an answer from the OSDs of pool {pool}");
+        let reach = {
+            let action = action.clone();
+            move |session: &Session| {
+                let reached = session.pool(&pool)?.reach();
+                reached.map_err(|error| session.failed(&action, error))
+            }
+        };
+        let call = self.connection.call_through(&self.checks, &action, CALL, reach);
+        self.soon(&action, end, call).await
     }
 
     async fn remove<T: Send + 'static>(
@@ -286,19 +317,28 @@ impl ImageDriver for RbdImages {
     }
 
     async fn check(&self) -> Result<String, ImageError> {
-        let check = |session: &Session| {
-            let names: Vec<String> = pools(session)?.iter().map(PoolName::to_string).collect();
+        let end = Instant::now() + CHECK;
+        let look = |session: &Session| {
+            let pools = pools(session)?;
             let fsid = session.cluster().fsid();
             let fsid = fsid.map_err(|error| session.failed("read the cluster's id", error))?;
-            Ok(format!("ceph {fsid}, pools {}", names.join(", ")))
+            let used = session.used_pools();
+            Ok((fsid, if used.is_empty() { pools.clone() } else { used }, pools))
         };
         let action = "look at the cluster";
-        // Two seconds are no outage: the call goes on, and finds out whether it is one.
-        let answer = timeout(CHECK, self.connection.call(action, CALL, check)).await;
-        answer.unwrap_or_else(|_elapsed| {
-            let blocked = Blocked::Deadline { action: action.to_owned(), deadline: CHECK };
-            Err(self.connection.unreachable(action, Box::new(blocked)))
-        })
+        let look = self.connection.call_through(&self.checks, action, CALL, look);
+        let (fsid, used, pools) = self.soon(action, end, look).await?;
+        // Side by side: each may take all the time that is left.
+        let tasks: Vec<_> =
+            used.into_iter().map(|pool| tokio::spawn(self.clone().reach(pool, end))).collect();
+        for task in tasks {
+            task.await.map_err(|source| ImageError::Failed {
+                action: "look at the pools".to_owned(),
+                source: Box::new(source),
+            })??;
+        }
+        let names: Vec<&str> = pools.iter().map(PoolName::as_str).collect();
+        Ok(format!("ceph {fsid}, pools {}", names.join(", ")))
     }
 
     fn source(&self, image: &ImageName) -> ImageSource {

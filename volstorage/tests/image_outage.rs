@@ -170,11 +170,18 @@ async fn denied(images: &RbdImages, new: &NewImage, scratch: &Path) {
 }
 
 async fn osd_hangs(images: &RbdImages, new: &NewImage) {
+    let description = images.check().await.unwrap();
+    assert!(description.contains("pools rbd"), "{description}");
     ceph("stop", "osd");
+    // The monitors answer; they learn of it later, if at all.
+    let text = unreachable(Duration::from_secs(2) + SLACK, images.check()).await;
+    assert!(text.contains("get an answer from the OSDs of pool rbd"), "{text}");
     unreachable(CALL, images.find(&new.image)).await;
     for _ in 0..3 {
         unreachable(PATIENCE + SLACK, images.find(&new.image)).await;
         unreachable(PATIENCE + SLACK, images.create(&new_image("w"))).await;
+        let text = unreachable(PATIENCE + SLACK, images.check()).await;
+        assert!(text.contains("OSDs of pool rbd") || text.contains("t.v"), "{text}");
     }
     ceph("cont", "osd");
     recovered(images).await;

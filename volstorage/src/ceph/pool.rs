@@ -159,6 +159,14 @@ impl Pool {
         Ok(entries)
     }
 
+    /// Asks an OSD about the list of images, which is one object; that there is none is an answer too.
+    ///
+    /// # Errors
+    /// [`CephError::is_timed_out`] when the OSDs with the placement group of that object do not answer.
+    pub fn reach(&self) -> Result<(), CephError> {
+        self.has_object(c"rbd_directory", Operation::Reach).map(drop)
+    }
+
     /// Whether an object is there.
     pub(super) fn has_object(&self, name: &CStr, why: Operation) -> Result<bool, CephError> {
         // SAFETY: the handle is valid, the name a NUL-terminated string, and null means "not wanted" for both results.

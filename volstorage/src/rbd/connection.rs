@@ -70,8 +70,8 @@ enum Trouble {
     Connecting,
     #[error("an attempt to connect did not finish within {ATTEMPT:?}")]
     Lost,
-    #[error("an earlier call got no answer in time")]
-    NoAnswer,
+    #[error("an earlier attempt to {action} got no answer in time")]
+    NoAnswer { action: String },
     #[error("this client was fenced off by the cluster")]
     Fenced,
 }
@@ -138,7 +138,7 @@ impl Connection {
             Ok(answer) => answer,
             Err(blocked) => {
                 if matches!(blocked, Blocked::Deadline { .. }) {
-                    session.doubt(Health::Doubtful);
+                    session.doubt(Health::Doubtful, action);
                 }
                 Err(self.unreachable(action, Box::new(blocked)))
             }
@@ -165,8 +165,9 @@ impl Connection {
             let health = state.session.as_ref().map(|session| session.health());
             match (&state.session, health) {
                 (Some(session), Some(Health::Good)) => return Ok(session.clone()),
-                (_, Some(Health::Doubtful)) if state.trouble.is_none() => {
-                    state.trouble = Some(Arc::new(Trouble::NoAnswer));
+                (Some(session), Some(Health::Doubtful)) if state.trouble.is_none() => {
+                    let action = session.doubted_by();
+                    state.trouble = Some(Arc::new(Trouble::NoAnswer { action }));
                 }
                 (_, Some(Health::Fenced)) if state.trouble.is_none() => {
                     state.trouble = Some(Arc::new(Trouble::Fenced));

@@ -51,6 +51,8 @@ pub struct Session {
     own: Vec<String>,
     pools: Mutex<HashMap<PoolName, Pool>>,
     health: AtomicU8,
+    /// What got no answer, when that put the session in doubt.
+    unanswered: Mutex<Option<String>>,
 }
 
 impl Session {
@@ -59,7 +61,15 @@ impl Session {
         let own = plain_addresses(&cluster.addresses()?);
         let (store, health) = (store(&options.conf), AtomicU8::new(Health::Good as u8));
         let user = format!("client.{}", options.user);
-        Ok(Session { cluster, store, user, own, pools: Mutex::default(), health })
+        Ok(Session {
+            cluster,
+            store,
+            user,
+            own,
+            pools: Mutex::default(),
+            health,
+            unanswered: Mutex::default(),
+        })
     }
 
     /// The cluster itself.
@@ -152,9 +162,9 @@ impl Session {
     pub fn failed(&self, action: &str, error: CephError) -> ImageError {
         let action = action.to_owned();
         if error.is_shutdown() {
-            self.doubt(Health::Fenced);
+            self.doubt(Health::Fenced, &action);
         } else if error.is_timed_out() {
-            self.doubt(Health::Doubtful);
+            self.doubt(Health::Doubtful, &action);
         }
         match error {
             CephError::PoolNotFound { pool } => ImageError::NoPool { pool, help: NO_POOL },
@@ -183,8 +193,19 @@ impl Session {
         }
     }
 
-    pub(super) fn doubt(&self, health: Health) {
+    /// Takes note of what `action` has shown.
+    pub(super) fn doubt(&self, health: Health, action: &str) {
+        self.unanswered().get_or_insert_with(|| action.to_owned());
         self.health.fetch_max(health as u8, Ordering::Relaxed);
+    }
+
+    /// What put it in doubt, for errors.
+    pub(super) fn doubted_by(&self) -> String {
+        self.unanswered().clone().unwrap_or_default()
+    }
+
+    fn unanswered(&self) -> MutexGuard<'_, Option<String>> {
+        self.unanswered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks the monitors and, in each pool that was used, an OSD. In order again if all answer.
@@ -192,16 +213,16 @@ impl Session {
         self.cluster.wait_for_latest_osd_map()?;
         let pools: Vec<Pool> = self.pools().values().cloned().collect();
         for pool in pools {
-            // No image has this name; that it is not there is an answer.
-            match pool.open_image_read_only(".probe") {
+            match pool.reach() {
                 Err(error) if error.is_timed_out() => return Err(error),
                 Err(error) if error.is_shutdown() => {
-                    self.doubt(Health::Fenced);
+                    self.doubt(Health::Fenced, "probe the connection");
                     return Err(error);
                 }
                 _ => {}
             }
         }
+        self.unanswered().take();
         let (from, to) = (Health::Doubtful as u8, Health::Good as u8);
         let swapped = self.health.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed);
         tracing::info!(store = %self.store, good = swapped.is_ok(), "the cluster answers again");
