@@ -375,7 +375,7 @@ fn rbd_nbd_dies() {
         if health.contains("rbd-nbd") { Ok(()) } else { Err(health) }
     });
     // Nobody is given a mount that does not work.
-    h1.run(&option, "true").refused_with(&["rbd-nbd has ended"]);
+    h1.run(&option, "true").refused_with(&["rbd-nbd (pid ", "is gone"]);
     container.remove();
     story.until_unused();
     // Its lock outlives it, and nobody but volmaster may break that.

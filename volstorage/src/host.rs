@@ -221,7 +221,7 @@ pub trait HostDriver: Send + Sync + 'static {
     async fn users(&self, device: &Path, target: &Path) -> Result<Vec<String>, HostError>;
 
     /// Whether what serves a mapping runs, as far as that can be said without touching the image: a server of
-    /// `fuse` that has ended is [`HostError::ServerGone`]. The kernel needs none, and what is not known is fine.
+    /// `fuse` or `nbd` that has ended is [`HostError::ServerGone`]. The kernel needs none, and what is not known is fine.
     async fn serves(&self, source: &ImageSource) -> Result<(), HostError>;
 
     /// The space in a mounted file system.

@@ -328,7 +328,7 @@ impl HostDriver for LinuxHost {
         let source = source.clone();
         let action = format!("look for what serves {}", name_of(&source));
         let look = self.within(self.deadlines().unmount);
-        look.call(action, move |shared| shared.server_runs(&source)).await
+        look.call(action, move |shared| shared.is_served(&source)).await
     }
 
     async fn space(&self, target: &Path) -> Result<Space, HostError> {

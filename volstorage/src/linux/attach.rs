@@ -34,7 +34,7 @@ impl LinuxHost {
             Standing::Mapped(mapping) => return Ok(mapping),
             Standing::Recorded(access) => access,
             Standing::Unfit => {
-                operation.tear_down(&request.source, Manner::Orderly).await?;
+                operation.renew(&request.source).await?;
                 operation.choose(request).await?
             }
             Standing::Nothing => operation.choose(request).await?,
@@ -75,7 +75,8 @@ impl Operation<'_> {
                 && (local || [Access::Auto, record.access].contains(&request.access));
             if fits && record.access != Access::Fuse {
                 // Who maps knows by himself what is mapped, but for a device that nobody serves any more.
-                let dead = record.nbd.is_some_and(|nbd| !(nbd.is_there() && nbd.is_served()));
+                let gone = record.server_gone().is_some();
+                let dead = gone || record.nbd.is_some_and(|nbd| !nbd.is_there());
                 return Ok(if dead { Standing::Unfit } else { Standing::Recorded(record.access) });
             }
             let Some(attached) = record.attached.filter(|_| fits) else {
@@ -165,6 +166,20 @@ impl Operation<'_> {
         .await
     }
 
+    /// Takes away what does not serve. What is in use stays, and if that is because its server has ended,
+    /// this is what there is to say.
+    async fn renew(&self, source: &ImageSource) -> Result<(), HostError> {
+        match self.tear_down(source, Manner::Orderly).await {
+            Err(HostError::Busy { what, holders }) => {
+                let source = source.clone();
+                let action = format!("look for what serves {}", name_of(&source));
+                self.call(action, move |shared| shared.is_served(&source)).await?;
+                Err(HostError::Busy { what, holders })
+            }
+            done => done.map(drop),
+        }
+    }
+
     /// Takes away all that there is of a mapping, the record last.
     async fn tear_down(&self, source: &ImageSource, manner: Manner) -> Result<Undone, HostError> {
         let source = source.clone();
@@ -190,8 +205,8 @@ impl Operation<'_> {
                 self.kernel_unmap(pool, image).await?;
             }
             (_, Some(Access::Nbd)) => {
-                let nbd = record.and_then(|record| record.nbd);
-                self.nbd_unmap(&source, nbd).await?;
+                let found = record.and_then(|record| Some((record.nbd?, record.server)));
+                self.nbd_unmap(&source, found).await?;
             }
             _ => {
                 if let Some(attached) = attached {
@@ -265,6 +280,12 @@ impl Shared {
             (ImageSource::Rbd { image, .. }, None) => image.into(),
             (ImageSource::File { path }, _) => path.clone(),
         }
+    }
+
+    /// Whether what serves a mapping runs.
+    pub(super) fn is_served(&self, source: &ImageSource) -> Result<(), HostError> {
+        let record = self.ledger.read(source).map_err(failed("read the record"))?;
+        record.and_then(|record| record.server_gone()).map_or(Ok(()), Err)
     }
 
     /// What there is of an image without a record: a FUSE mount whose record was lost, a loop

@@ -22,7 +22,7 @@ use crate::process::{Ending, ProcessError};
 pub(super) const FILESYSTEM: &str = "fuse.rbd-fuse";
 
 /// The server's name.
-const PROGRAM: &str = "rbd-fuse";
+pub(super) const PROGRAM: &str = "rbd-fuse";
 
 /// How a server is ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,19 +209,6 @@ impl Shared {
         match source {
             ImageSource::Rbd { pool, image } => Some(self.config.map_root.join(pool).join(image)),
             ImageSource::File { .. } => None,
-        }
-    }
-
-    /// Whether the server that was started for an image runs. Where none is recorded nothing can be said.
-    pub(super) fn server_runs(&self, source: &ImageSource) -> Result<(), HostError> {
-        let record = self.ledger.read(source).map_err(failed("read the record"))?;
-        match record.and_then(|record| record.server) {
-            Some(server) if server.open().is_none() => Err(HostError::ServerGone {
-                program: PROGRAM,
-                pid: server.pid(),
-                image: name_of(source),
-            }),
-            Some(_) | None => Ok(()),
         }
     }
 

@@ -14,7 +14,8 @@ use volcore::options::Access;
 use super::loops::LoopId;
 use super::nbd::NbdId;
 use super::process_table::ProcessId;
-use crate::host::Mode;
+use super::{fuse, name_of};
+use crate::host::{HostError, Mode};
 use crate::image::ImageSource;
 
 /// The form of the records that this version writes and reads.
@@ -33,7 +34,7 @@ pub(super) struct Record {
     pub mode: Mode,
     /// Its loop device, once there is one.
     pub attached: Option<LoopId>,
-    /// Its server (`rbd-fuse`), once it is known.
+    /// Its server (`rbd-fuse` or `rbd-nbd`), once it is known.
     pub server: Option<ProcessId>,
     /// Its network block device, once there is one.
     #[serde(default)]
@@ -47,8 +48,18 @@ impl Record {
     }
 
     /// With the network block device.
-    pub fn on_nbd(self, nbd: NbdId) -> Record {
-        Record { nbd: Some(nbd), ..self }
+    pub fn on_nbd(self, nbd: NbdId, server: Option<ProcessId>) -> Record {
+        Record { nbd: Some(nbd), server, ..self }
+    }
+
+    /// The server when it has ended. Where none is recorded nothing can be said.
+    pub fn server_gone(&self) -> Option<HostError> {
+        let server = self.server.filter(|server| server.open().is_none())?;
+        Some(HostError::ServerGone {
+            program: if self.access == Access::Nbd { "rbd-nbd" } else { fuse::PROGRAM },
+            pid: server.pid(),
+            image: name_of(&self.source),
+        })
     }
 }
 

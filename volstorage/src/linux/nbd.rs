@@ -33,28 +33,15 @@ pub(super) struct NbdId {
     pub device: PathBuf,
     /// What nobody else's device has; empty where the kernel knows none (before Linux 5.14).
     cookie: String,
-    /// Its rbd-nbd.
-    server: Option<ProcessId>,
 }
 
 impl NbdId {
-    fn of(listed: Listed) -> NbdId {
-        let server =
-            listed.id.as_i64().and_then(|pid| ProcessId::running(i32::try_from(pid).ok()?));
-        NbdId { device: listed.device, cookie: listed.cookie, server }
-    }
-
     /// Whether the device is still the one of this mapping, be it that nobody serves it any more.
     pub fn is_there(&self) -> bool {
         let folder = Path::new(BLOCK).join(self.device.file_name().unwrap_or_default());
         let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap_or_default();
         let connected = read("size").trim() != "0";
         connected && (self.cookie.is_empty() || read("backend").trim() == self.cookie)
-    }
-
-    /// Whether its rbd-nbd runs.
-    pub fn is_served(&self) -> bool {
-        self.server.is_some_and(|server| server.open().is_some())
     }
 
     /// Fails while a file system has the device.
@@ -88,6 +75,16 @@ struct Listed {
     #[serde(default)]
     cookie: String,
 }
+
+impl Listed {
+    fn found(self) -> Found {
+        let server = self.id.as_i64().and_then(|pid| ProcessId::running(i32::try_from(pid).ok()?));
+        (NbdId { device: self.device, cookie: self.cookie }, server)
+    }
+}
+
+/// A device and its rbd-nbd.
+type Found = (NbdId, Option<ProcessId>);
 
 /// The device of an image.
 fn find(list: &[u8], pool: &str, image: &str) -> Result<Option<Listed>, serde_json::Error> {
@@ -154,35 +151,36 @@ impl Operation<'_> {
                 })?
             }
         };
+        let (nbd, server) = found;
         self.call(format!("record {name}"), move |shared| {
-            let action = format!("make {}", found.device.display());
-            node::make(&found.device).map_err(failed(action))?;
-            shared.write(&record.on_nbd(found.clone()), "complete the record")?;
-            Ok(found.mapping(&source))
+            let action = format!("make {}", nbd.device.display());
+            node::make(&nbd.device).map_err(failed(action))?;
+            shared.write(&record.on_nbd(nbd.clone(), server), "complete the record")?;
+            Ok(nbd.mapping(&source))
         })
         .await
     }
 
-    async fn nbd_find(&self, source: &ImageSource) -> Result<Option<NbdId>, HostError> {
+    async fn nbd_find(&self, source: &ImageSource) -> Result<Option<Found>, HostError> {
         let ImageSource::Rbd { pool, image } = source else { return Ok(None) };
         let action = "list what rbd-nbd has mapped";
         let list = self.rbd_nbd().args(["list-mapped", "--format", "json"]).output().await;
         let list = list.map_err(self.program_failed(action))?;
         let found = find(&list.stdout, pool, image).map_err(failed(action))?;
-        Ok(found.map(NbdId::of))
+        Ok(found.map(Listed::found))
     }
 
     /// Takes the device away, and waits for its rbd-nbd to end: then it has given up its lock.
     pub(super) async fn nbd_unmap(
         &self,
         source: &ImageSource,
-        recorded: Option<NbdId>,
+        recorded: Option<Found>,
     ) -> Result<(), HostError> {
         let found = match recorded {
             Some(recorded) => Some(recorded),
             None => self.nbd_find(source).await?,
         };
-        let Some(found) = found else { return Ok(()) };
+        let Some((found, server)) = found else { return Ok(()) };
         let device = found.device.display().to_string();
         let action = format!("unmap {device}");
         if found.is_there() {
@@ -201,7 +199,7 @@ impl Operation<'_> {
                 return Err(failed(action)("it is still connected"));
             }
         }
-        let Some(server) = found.server.and_then(ProcessId::open) else { return Ok(()) };
+        let Some(server) = server.and_then(ProcessId::open) else { return Ok(()) };
         if server.wait(self.left().min(self.shared.config.deadlines.close)).await.unwrap_or(true) {
             return Ok(());
         }
@@ -219,9 +217,8 @@ impl Operation<'_> {
 
 impl NbdId {
     fn busy(&self) -> HostError {
-        let ended = if self.is_served() { "" } else { " (whose rbd-nbd has ended)" };
         HostError::Busy {
-            what: format!("{}{ended}", self.device.display()),
+            what: self.device.display().to_string(),
             holders: process_table::device_holders(&self.device),
         }
     }
