@@ -107,7 +107,7 @@ pub struct Held {
     pub filesystem: String,
     /// The options that it is mounted with.
     pub mount_options: Vec<MountOption>,
-    /// The limits for all containers together, where this host holds them.
+    /// The limits for all containers together, where this host holds them: those that are set.
     #[serde(default)]
     pub limits: RateLimitOptions,
     /// Who may use it at the same time.
