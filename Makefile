@@ -1,6 +1,6 @@
 # The one command surface: people and CI call the same targets. Each installs what it is missing by Debian
 # package name, starts its own servers on free loopback ports and private folders, and leaves nothing behind.
-.PHONY: help demo demo-ceph build test test-vm lint bench fuzz
+.PHONY: help demo demo-ceph build test test-vm lint bench bench-vm fuzz
 
 help: ## shows this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -32,6 +32,10 @@ test-vm: ## the kernel's rbd, on an emulated host with a kernel of its own
 bench: ## the figures, beside their baselines
 	scripts/install all
 	scripts/bench
+
+bench-vm: ## the figures of the kernel's rbd, on an emulated host
+	scripts/install all vm
+	scripts/bench kernel
 
 fuzz: ## a minute of fuzzing for each parser (needs a nightly toolchain and cargo-fuzz)
 	scripts/fuzz

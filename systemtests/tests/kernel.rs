@@ -2,9 +2,12 @@
 //!
 //! Run by `make test-vm`: each `docker run` takes seconds there, because the host is emulated.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
+use serde_json::json;
 use systemtests::stories::crashes::{self, Victim};
 use systemtests::stories::{WRITER, containers, filesystems, life, lines_in, writes_on};
 use testkit::ceph::Ceph;
@@ -211,6 +214,184 @@ fn a_feature_that_the_kernel_lacks_is_named() {
     story.until_unused();
     CEPH.rbd(&format!("feature disable {image} journaling")).ok();
     h1.run(&format!("-v {volume}:/data"), "true").ok();
+    h1.docker(&format!("volume rm {volume}")).ok();
+    story.until_nothing_is_left();
+}
+
+/// The policy's options for mapping are the kernel's; what it would not know is refused before.
+#[test]
+fn map_options_reach_the_kernel() {
+    let story = Story::beside(&KERNEL, "options");
+    let h1 = KERNEL.h1();
+    for (option, said) in [
+        ("nonsense=1", "those are abort_on_full, alloc_size"),
+        ("share", "no option of the kernel's rbd that a policy may set"),
+        ("queue_depth=many", "a whole number"),
+    ] {
+        let refused = story.try_create("bad", &format!("--opt map-options={option}"));
+        refused.refused_with(&["map-options", said]);
+    }
+    let volume = story.create("db", "--opt map-options=queue_depth=64,notrim");
+    let container = h1.start("options", &format!("-v {volume}:/data"), WRITER);
+    let written = writes_on(&container, 0);
+    let mapped = h1.sh("cat /sys/bus/rbd/devices/*/config_info").ok().to_owned();
+    let line = mapped.lines().find(|line| line.contains("options.db")).expect("it is mapped");
+    assert!(line.contains("queue_depth=64,notrim"), "{line}");
+    assert!(line.contains(",exclusive,") && !line.contains("secret"), "{line}");
+    writes_on(&container, written);
+    container.remove();
+    story.until_unused();
+    h1.docker(&format!("volume rm {volume}")).ok();
+    story.until_nothing_is_left();
+}
+
+/// Without its key, or without an answer, a mount fails in time, says why, and leaves nothing; the next one works.
+#[test]
+fn what_keeps_the_kernel_from_ceph_is_named() {
+    let story = Story::alone(&KERNEL, "kept-away");
+    let h1 = KERNEL.h1();
+    let volume = story.create("db", "");
+    let option = format!("-v {volume}:/data");
+
+    let keyring = CEPH.conf().with_file_name("ceph.client.volplugin.keyring");
+    let away = keyring.with_extension("away");
+    std::fs::rename(&keyring, &away).expect("the keyring can be moved");
+    let refused = h1.run(&option, "true");
+    std::fs::rename(&away, &keyring).expect("and back");
+    refused.refused_with(&["client.volplugin", "ceph.client.volplugin.keyring"]);
+    story.until_unused();
+
+    let frozen = CEPH.freeze();
+    let begun = Instant::now();
+    let refused = h1.run(&option, "true");
+    let took = begun.elapsed();
+    frozen.thaw();
+    refused.refused_with(&["rbd/kept-away.db", "monitors 127.0.0.1"]);
+    assert!(took < Duration::from_secs(100), "{took:?}");
+    h1.run(&option, "true").ok();
+    story.until_unused();
+    h1.docker(&format!("volume rm {volume}")).ok();
+    story.until_nothing_is_left();
+}
+
+/// Does something to so many volumes, in the order of their numbers, one for each caller at a time.
+fn for_each<C: Send>(
+    callers: &mut [C],
+    count: usize,
+    act: impl Fn(&mut C, usize) -> String + Sync,
+) {
+    let next = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for caller in callers {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= count {
+                        return;
+                    }
+                    assert_eq!(act(caller, number), "", "v{number}");
+                }
+            });
+        }
+    });
+}
+
+/// Three hundred volumes are mapped, one after the other, and are there at the same time: more than a major number has
+/// minors. Then all go; then forty come and go at once.
+#[test]
+fn many_volumes_are_mapped() {
+    const MANY: usize = 300;
+    const AT_ONCE: usize = 40;
+    let story = Story::alone(&KERNEL, "many");
+    let (h1, h2) = (KERNEL.h1(), KERNEL.h2());
+    let body = |number: usize| {
+        let name = story.volume(&format!("v{number}"));
+        json!({ "Name": name, "ID": "many", "Opts": { "size": "4MB" } })
+    };
+    let mut makers = [h2; 8];
+    for_each(&mut makers, MANY, |h2, number| {
+        h2.plugin_call("VolumeDriver.Create", &body(number)).err()
+    });
+    let count = |script: &str| h1.sh(script).ok().parse::<usize>().expect("a number");
+    let devices = || count("ls /sys/bus/rbd/devices | wc -l");
+    let calm = devices();
+    for (callers, many) in [(1, MANY), (AT_ONCE, AT_ONCE)] {
+        let mut callers: Vec<_> = (0..callers).map(|_| h1.plugin_caller()).collect();
+        for_each(&mut callers, many, |caller, number| {
+            caller.call("VolumeDriver.Mount", &body(number)).err()
+        });
+        assert_eq!(devices(), calm + many);
+        assert_eq!(count("grep -c ' /mnt/volplugin/.*/many[.]v' /proc/mounts"), many);
+        for_each(&mut callers, many, |caller, number| {
+            caller.call("VolumeDriver.Unmount", &body(number)).err()
+        });
+        assert_eq!(devices(), calm);
+    }
+    story.until_unused();
+    for_each(&mut makers, MANY, |h2, number| {
+        h2.plugin_call("VolumeDriver.Remove", &body(number)).err()
+    });
+    story.until_nothing_is_left();
+}
+
+// -- nbd
+
+/// The same through rbd-nbd: the volume moves between the three ways to reach it.
+#[test]
+fn nbd_serves_a_volume() {
+    let story = Story::beside(&KERNEL, "nbd");
+    let (h1, h2) = (KERNEL.h1(), KERNEL.h2());
+    let volume = story.create("db", "--opt access=nbd");
+    let option = format!("-v {volume}:/data");
+    let first = h1.run(&option, &format!("echo one >/data/file && {MOUNTED}"));
+    assert!(first.ok().starts_with("/dev/nbd"), "h1 maps with rbd-nbd: {first}");
+    story.until_unused();
+    let container = h1.start("nbd", &option, WRITER);
+    let written = writes_on(&container, 0);
+    assert_eq!(h1.volume_status(&volume)["access"], "nbd");
+    h2.run(&option, "true").refused_with(&[&volume, "h1"]);
+    h1.plugin_kill();
+    let written = writes_on(&container, written);
+    h1.plugin_start();
+    writes_on(&container, written);
+    // A second container shares the device, and either may go first.
+    assert_eq!(h1.run(&option, "cat /data/file").ok(), "one");
+    container.remove();
+    story.until_unused();
+    assert_eq!(h1.sh("pgrep -c rbd-nbd || true").ok(), "0");
+    h1.docker(&format!("volume rm {volume}")).ok();
+    story.until_nothing_is_left();
+}
+
+/// The rbd-nbd of a volume dies: its containers get errors, its status tells, and when they have ended nothing is left.
+#[test]
+fn rbd_nbd_dies() {
+    let story = Story::alone(&KERNEL, "nbd-dies");
+    let h1 = KERNEL.h1();
+    let volume = story.create("db", "--opt access=nbd");
+    let option = format!("-v {volume}:/data");
+    let script = "echo kept >/data/file; sync /data/file; sleep 1000";
+    let container = h1.start("nbd-dies", &option, script);
+    poll::until("the file to be stored", Duration::from_secs(60), || {
+        let read = container.sh("cat /data/file");
+        if read.is_ok() { Ok(()) } else { Err(read) }
+    });
+    h1.sh("kill -9 $(pgrep rbd-nbd)").ok();
+    container.sh("echo more >/data/more; sync /data/more").refused();
+    let health = || h1.volume_status(&volume)["health"].as_str().unwrap_or_default().to_owned();
+    poll::until("the status to tell", Duration::from_secs(30), || {
+        let health = health();
+        if health.contains("rbd-nbd") { Ok(()) } else { Err(health) }
+    });
+    // Nobody is given a mount that does not work.
+    h1.run(&option, "true").refused_with(&["rbd-nbd has ended"]);
+    container.remove();
+    story.until_unused();
+    // Its lock outlives it, and nobody but volmaster may break that.
+    h1.run(&option, "true").refused_with(&["is locked by client.", "mount force-remove"]);
+    story.volcli(&format!("mount force-remove {volume} --yes")).ok();
+    assert_eq!(h1.run(&option, "cat /data/file").ok(), "kept", "what was synced is there");
+    story.until_unused();
     h1.docker(&format!("volume rm {volume}")).ok();
     story.until_nothing_is_left();
 }

@@ -172,7 +172,7 @@ impl Host {
             return Vec::new();
         }
         let script = "cat /sys/bus/rbd/devices/*/name; pgrep -a 'rbd-(nbd|fuse)'; true";
-        let seen = self.within().args(["sh", "-c", script]).run();
+        let seen = self.sh(script);
         seen.lines().into_iter().map(str::to_owned).collect()
     }
 
@@ -182,6 +182,12 @@ impl Host {
             Machine::Guest(_) => Cmd::script("guest").arg("exec"),
         };
         exec.arg(&self.dir).arg("--")
+    }
+
+    /// Runs a script inside.
+    #[track_caller]
+    pub fn sh(&self, script: &str) -> Outcome {
+        self.within().args(["sh", "-c", script]).run()
     }
 
     /// Runs a command inside.
@@ -346,11 +352,15 @@ impl Host {
     #[track_caller]
     pub fn plugin_call(&self, method: &str, body: &Value) -> Answer {
         let stream = self.plugin_connect().unwrap_or_else(|error| panic!("{method}: {error}"));
-        let head = format!(
-            "POST /{method} HTTP/1.1\r\nHost: \r\nAccept: application/vnd.docker.plugins.v1.2+json"
-        );
-        let body = if body.is_null() { String::new() } else { body.to_string() };
-        http::request(stream, &head, body.as_bytes())
+        http::request(stream, &plugin_head(method), &plugin_body(body))
+    }
+
+    /// Somebody who calls volplugin over one connection and lives on between the calls. To a guest's
+    /// volplugin each connection is another process, and what a process had mounted that is gone is
+    /// cleaned up.
+    #[track_caller]
+    pub fn plugin_caller(&self) -> PluginCaller {
+        PluginCaller(self.plugin_connect().unwrap_or_else(|error| panic!("volplugin: {error}")))
     }
 
     // -- Docker
@@ -514,4 +524,25 @@ impl Container<'_> {
         let line = format!("inspect -f {{{{.State.Pid}}}} {}", self.name);
         self.host.docker(&line).ok().parse().expect("a process id")
     }
+}
+
+/// See [`Host::plugin_caller`].
+pub struct PluginCaller(Box<dyn Stream>);
+
+impl PluginCaller {
+    /// Calls a method, e.g. `VolumeDriver.Mount`.
+    #[track_caller]
+    pub fn call(&mut self, method: &str, body: &Value) -> Answer {
+        let request = http::one_of_many(&plugin_head(method), &plugin_body(body));
+        let answer = http::send(&mut self.0, &request, Duration::from_secs(125));
+        answer.unwrap_or_else(|why| panic!("{method}: {why}"))
+    }
+}
+
+fn plugin_head(method: &str) -> String {
+    format!("POST /{method} HTTP/1.1\r\nHost: \r\nAccept: application/vnd.docker.plugins.v1.2+json")
+}
+
+fn plugin_body(body: &Value) -> Vec<u8> {
+    if body.is_null() { Vec::new() } else { body.to_string().into_bytes() }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 /// A socket, of either sort.
-pub trait Stream: Read + Write {
+pub trait Stream: Read + Write + Send {
     /// Bounds each read and write.
     fn bound(&self, limit: Duration);
 }
@@ -110,7 +110,12 @@ pub fn request(mut stream: impl Stream, head: &str, body: &[u8]) -> Answer {
 
 /// The bytes of a request with these first lines, and with a length if there is a body.
 pub fn whole(head: &str, body: &[u8]) -> Vec<u8> {
-    let mut request = format!("{head}\r\nConnection: close\r\n").into_bytes();
+    one_of_many(&format!("{head}\r\nConnection: close"), body)
+}
+
+/// The same, for a connection that stays open.
+pub fn one_of_many(head: &str, body: &[u8]) -> Vec<u8> {
+    let mut request = format!("{head}\r\n").into_bytes();
     if !body.is_empty() {
         request.extend(format!("Content-Length: {}\r\n", body.len()).into_bytes());
     }

@@ -140,6 +140,123 @@ impl From<MountOption> for String {
     }
 }
 
+/// One option of the kernel's rbd for mapping an image, such as `queue_depth=256` or `ms_mode=secure`
+/// (rbd(8), "Kernel rbd options"). Only those that change neither what is mapped, nor by whom, nor
+/// what keeps a second writer out.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct MapOption(String);
+
+/// What may follow the `=` of a map option.
+enum MapValue {
+    Nothing,
+    Number,
+    OneOf(&'static [&'static str]),
+    /// `type:name`, several of them joined by `|`.
+    Location,
+}
+
+/// The map options that a policy may set.
+const MAP_OPTIONS: [(&str, MapValue); 20] = [
+    ("abort_on_full", MapValue::Nothing),
+    ("alloc_size", MapValue::Number),
+    ("cephx_require_signatures", MapValue::Nothing),
+    ("cephx_sign_messages", MapValue::Nothing),
+    ("compression_hint", MapValue::OneOf(&["none", "compressible", "incompressible"])),
+    ("crc", MapValue::Nothing),
+    ("crush_location", MapValue::Location),
+    ("lock_on_read", MapValue::Nothing),
+    ("ms_mode", MapValue::OneOf(&["legacy", "crc", "secure", "prefer-crc", "prefer-secure"])),
+    ("nocephx_require_signatures", MapValue::Nothing),
+    ("nocephx_sign_messages", MapValue::Nothing),
+    ("nocrc", MapValue::Nothing),
+    ("notcp_nodelay", MapValue::Nothing),
+    ("notrim", MapValue::Nothing),
+    ("osd_idle_ttl", MapValue::Number),
+    ("osd_request_timeout", MapValue::Number),
+    ("osdkeepalive", MapValue::Number),
+    ("queue_depth", MapValue::Number),
+    ("read_from_replica", MapValue::OneOf(&["no", "balance", "localize"])),
+    ("rxbounce", MapValue::Nothing),
+];
+
+impl MapOption {
+    /// The option as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn known() -> String {
+        MAP_OPTIONS.map(|(name, _)| name).join(", ")
+    }
+}
+
+impl FromStr for MapOption {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let shown: String = text.chars().take(80).collect();
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (text, None),
+        };
+        let number = |text: &str| {
+            let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            digits && text.parse::<u32>().is_ok_and(|number| number > 0)
+        };
+        let located = |text: &str| {
+            let plain = |part: &str| {
+                let readable = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+                !part.is_empty() && part.chars().all(readable)
+            };
+            text.len() <= 200
+                && text
+                    .split('|')
+                    .all(|pair| pair.split_once(':').is_some_and(|(a, b)| plain(a) && plain(b)))
+        };
+        let Some((_, wanted)) = MAP_OPTIONS.iter().find(|(known, _)| *known == name) else {
+            return Err(format!(
+                "{shown:?} is no option of the kernel's rbd that a policy may set; those are {}",
+                MapOption::known()
+            ));
+        };
+        match (wanted, value) {
+            (MapValue::Nothing, None) => Ok(()),
+            (MapValue::Number, Some(value)) if number(value) => Ok(()),
+            (MapValue::OneOf(all), Some(value)) if all.contains(&value) => Ok(()),
+            (MapValue::Location, Some(value)) if located(value) => Ok(()),
+            (MapValue::Nothing, _) => Err(format!("{name} takes no value")),
+            (MapValue::Number, _) => Err(format!("{shown:?}: {name}= takes a whole number from 1")),
+            (MapValue::OneOf(all), _) => {
+                Err(format!("{shown:?}: {name}= takes one of {}", all.join(", ")))
+            }
+            (MapValue::Location, _) => {
+                Err(format!("{shown:?}: {name}= takes type:name, several joined by |"))
+            }
+        }
+        .map(|()| MapOption(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for MapOption {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<MapOption> for String {
+    fn from(option: MapOption) -> String {
+        option.0
+    }
+}
+
+/// Options as they are written in a list.
+fn joined<'a>(options: impl Iterator<Item = &'a str>) -> String {
+    options.collect::<Vec<_>>().join(",")
+}
+
 /// How many snapshots of which age are kept, e.g. `24h7d4w`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -266,6 +383,9 @@ pub struct OptionSet {
     /// Options for mount.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mount_options: Option<Vec<MountOption>>,
+    /// Options for mapping with the kernel's rbd; the other ways to reach an image have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub map_options: Option<Vec<MapOption>>,
     /// Who may use it at the same time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sharing: Option<Sharing>,
@@ -293,7 +413,7 @@ pub enum OptionError {
 }
 
 /// Every driver option (DESIGN §4), in the order in which they are listed.
-pub const KEYS: [&str; 18] = [
+pub const KEYS: [&str; 19] = [
     "pool",
     "size",
     "filesystem",
@@ -310,6 +430,7 @@ pub const KEYS: [&str; 18] = [
     "rate-limit.read.bps",
     "access",
     "mount-options",
+    "map-options",
     "sharing",
     "from",
 ];
@@ -388,6 +509,11 @@ impl OptionSet {
                     value.split(',').filter(|option| !option.is_empty()).map(str::parse).collect();
                 self.mount_options = Some(options?);
             }
+            "map-options" => {
+                let options: Result<Vec<MapOption>, _> =
+                    value.split(',').filter(|option| !option.is_empty()).map(str::parse).collect();
+                self.map_options = Some(options?);
+            }
             "sharing" => self.sharing = read(value)?,
             _ => return Err("this version cannot clone volumes yet".to_owned()),
         }
@@ -407,14 +533,16 @@ impl OptionSet {
             rate_limit: RateLimitOptions { write_iops, read_iops, write_bps, read_bps },
             access,
             mount_options,
+            map_options,
             sharing,
         } = self;
         fn text<T: fmt::Display>(value: &Option<T>) -> Option<String> {
             value.as_ref().map(T::to_string)
         }
-        let mounts = mount_options
-            .as_ref()
-            .map(|options| options.iter().map(MountOption::as_str).collect::<Vec<_>>().join(","));
+        let mounts = mount_options.as_ref();
+        let mounts = mounts.map(|options| joined(options.iter().map(MountOption::as_str)));
+        let maps = map_options.as_ref();
+        let maps = maps.map(|options| joined(options.iter().map(MapOption::as_str)));
         let all = [
             ("pool", text(pool)),
             ("size", text(size)),
@@ -432,6 +560,7 @@ impl OptionSet {
             ("rate-limit.read.bps", text(read_bps)),
             ("access", text(access)),
             ("mount-options", mounts),
+            ("map-options", maps),
             ("sharing", text(sharing)),
         ];
         all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
@@ -468,6 +597,7 @@ impl OptionSet {
             rate_limit: self.rate_limit.overlaid(over.rate_limit),
             access: over.access.or(self.access),
             mount_options: over.mount_options.or(self.mount_options),
+            map_options: over.map_options.or(self.map_options),
             sharing: over.sharing.or(self.sharing),
         }
     }
@@ -502,6 +632,7 @@ mod tests {
             ("rate-limit.read.bps", "1000000"),
             ("access", "kernelspace"),
             ("mount-options", "noatime,commit=30"),
+            ("map-options", "queue_depth=256,ms_mode=secure,notrim,crush_location=rack:a|zone:b"),
             ("sharing", "read-only"),
         ]);
         let set = OptionSet::from_driver_options(&given).unwrap();
@@ -528,6 +659,14 @@ mod tests {
             ("access", "magic"),
             ("mount-options", "bind"),
             ("mount-options", "a b"),
+            ("map-options", "nonsense"),
+            ("map-options", "exclusive"),
+            ("map-options", "secret=AQ=="),
+            ("map-options", "queue_depth"),
+            ("map-options", "queue_depth=0"),
+            ("map-options", "notrim=1"),
+            ("map-options", "ms_mode=fast"),
+            ("map-options", "crush_location=rack"),
             ("rate-limit.read.iops", "+5"),
             ("snapshot.retention", "24h24h"),
             ("snapshot.retention", "7"),

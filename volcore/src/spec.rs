@@ -5,7 +5,9 @@ use crate::format::FormatCommand;
 use crate::kind::Kind;
 use crate::limit::RateLimits;
 use crate::name::{FilesystemName, PoolName};
-use crate::options::{Access, MountOption, OnRemove, OptionSet, Sharing, SnapshotOptions, Tiers};
+use crate::options::{
+    Access, MapOption, MountOption, OnRemove, OptionSet, Sharing, SnapshotOptions, Tiers,
+};
 use crate::policy::{RemovalError, ScheduleError, TenantPolicy};
 use crate::size::Size;
 
@@ -30,6 +32,8 @@ pub struct VolumeSpec {
     pub access: Access,
     /// Options for mount.
     pub mount_options: Vec<MountOption>,
+    /// Options for mapping with the kernel's rbd.
+    pub map_options: Vec<MapOption>,
     /// Who may use it at the same time.
     pub sharing: Sharing,
 }
@@ -164,6 +168,7 @@ impl VolumeSpec {
             rate_limits: RateLimits::from(&options.rate_limit),
             access: options.access.unwrap_or_default(),
             mount_options: options.mount_options.unwrap_or_default(),
+            map_options: options.map_options.unwrap_or_default(),
             sharing: options.sharing.unwrap_or_default(),
         })
     }
@@ -180,6 +185,7 @@ impl VolumeSpec {
             rate_limits,
             access,
             mount_options,
+            map_options,
             sharing,
         } = self;
         let snapshot = match schedule {
@@ -208,6 +214,7 @@ impl VolumeSpec {
             rate_limit: rate_limits.into(),
             access: Some(*access),
             mount_options: Some(mount_options.clone()),
+            map_options: Some(map_options.clone()),
             sharing: Some(*sharing),
         }
     }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use volcore::Kind;
 use volcore::limit::RateLimits;
-use volcore::options::{Access, MountOption};
+use volcore::options::{Access, MapOption, MountOption};
 
 use crate::image::ImageSource;
 
@@ -20,6 +20,8 @@ pub struct MapRequest {
     pub access: Access,
     /// Whether the device may be written to.
     pub mode: Mode,
+    /// Options of the policy for the kernel's rbd.
+    pub options: Vec<MapOption>,
 }
 
 /// Whether a mapping or a mount may write.

@@ -32,6 +32,7 @@ mod mountinfo;
 mod mounting;
 mod mounts;
 mod nbd;
+mod node;
 mod probe;
 mod process_table;
 
@@ -120,6 +121,7 @@ struct Shared {
     held: Mutex<HashMap<ImageSource, OwnedFd>>,
     /// What `auto` is on this machine, once it was asked for.
     auto: OnceCell<Access>,
+    login: kernel::LastLogin,
     faults: Faults,
 }
 
@@ -128,6 +130,7 @@ struct Programs {
     rbd_fuse: Program,
     rbd: Program,
     rbd_nbd: Program,
+    ceph_conf: Program,
     modprobe: Program,
     e2fsck: Program,
 }
@@ -149,13 +152,16 @@ impl LinuxHost {
             rbd_fuse: Program::find("rbd-fuse", "rbd-fuse"),
             rbd: Program::find("rbd", "ceph-common"),
             rbd_nbd: Program::find("rbd-nbd", "rbd-nbd"),
+            ceph_conf: Program::find("ceph-conf", "ceph-common"),
             modprobe: Program::find("modprobe", "kmod"),
             e2fsck: Program::find("e2fsck", "e2fsprogs"),
         };
         // No pool has a name that begins with a dot.
         let ledger = Ledger::new(config.map_root.join(".records"));
         let (held, auto) = (Mutex::default(), OnceCell::new());
-        LinuxHost { shared: Arc::new(Shared { config, ledger, programs, held, auto, faults }) }
+        let login = kernel::LastLogin::default();
+        let shared = Shared { config, ledger, programs, held, auto, login, faults };
+        LinuxHost { shared: Arc::new(shared) }
     }
 
     fn deadlines(&self) -> Deadlines {

@@ -9,6 +9,7 @@
 //! folder so that they keep no mount busy, and a process group of their own.
 
 mod child;
+mod write;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -16,6 +17,8 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+pub use write::{Key, WriteError, write};
 
 /// How much of what a child wrote on stderr is kept: the last bytes of it.
 pub const STDERR_TAIL: usize = 2048;

@@ -21,7 +21,7 @@ Examples:
   volcli volume create tenant1/db --opt size=20GB --opt rate-limit.write.iops=500
 
 Options (see the tenant's policy for what holds without them):
-  pool, size, filesystem, mount-options, access (auto, kernel, nbd, fuse),
+  pool, size, filesystem, mount-options, access (auto, kernel, nbd, fuse), map-options,
   sharing (host, container, read-only), ephemeral, on-remove (keep, delete, trash),
   snapshots, snapshots.frequency, snapshots.keep, snapshot.retention, snapshot.freeze,
   rate-limit.write.iops, rate-limit.read.iops, rate-limit.write.bps, rate-limit.read.bps";

@@ -40,7 +40,7 @@ async fn policies() {
     insta::assert_snapshot!(put("").await, @"the body is not valid: EOF while parsing a value at line 1 column 0");
     insta::assert_snapshot!(put("{").await, @"the body is not valid: EOF while parsing an object at line 1 column 1");
     insta::assert_snapshot!(put("{}").await, @"the body is not valid: missing field `default-options` at line 1 column 2");
-    insta::assert_snapshot!(put(r#"{"default-options": {"sise": "10MB"}}"#).await, @"the body is not valid: unknown field `sise`, expected one of `pool`, `size`, `filesystem`, `ephemeral`, `on-remove`, `snapshots`, `snapshot`, `rate-limit`, `access`, `mount-options`, `sharing` at line 1 column 27");
+    insta::assert_snapshot!(put(r#"{"default-options": {"sise": "10MB"}}"#).await, @"the body is not valid: unknown field `sise`, expected one of `pool`, `size`, `filesystem`, `ephemeral`, `on-remove`, `snapshots`, `snapshot`, `rate-limit`, `access`, `mount-options`, `map-options`, `sharing` at line 1 column 27");
     insta::assert_snapshot!(put(r#"{"default-options": {"size": "10 apples"}}"#).await, @r#"the body is not valid: size "10 apples" is not a number with a unit such as 10MB, 512MiB or 2T at line 1 column 40"#);
     insta::assert_snapshot!(put(r#"{"default-options": {"size": "1KB"}}"#).await, @r#"the body is not valid: size "1KB" is out of range: the smallest volume has 1 MiB, the largest 1 EiB at line 1 column 34"#);
     insta::assert_snapshot!(put(r#"{"default-options": {"size": 10.5}}"#).await, @r#"the body is not valid: invalid type: floating point `10.5`, expected a size such as "10MB" at line 1 column 33"#);
@@ -60,7 +60,7 @@ async fn options() {
         let body = format!(r#"{{"tenant": "t", "name": "v", "options": {options}}}"#);
         refusal(client, "POST", "/v1/volumes", &body).await
     };
-    insta::assert_snapshot!(create(r#"{"colour": "red"}"#).await, @r#"unknown option "colour"; the options are pool, size, filesystem, ephemeral, on-remove, snapshots, snapshots.frequency, snapshots.keep, snapshot.retention, snapshot.freeze, rate-limit.write.iops, rate-limit.read.iops, rate-limit.write.bps, rate-limit.read.bps, access, mount-options, sharing, from"#);
+    insta::assert_snapshot!(create(r#"{"colour": "red"}"#).await, @r#"unknown option "colour"; the options are pool, size, filesystem, ephemeral, on-remove, snapshots, snapshots.frequency, snapshots.keep, snapshot.retention, snapshot.freeze, rate-limit.write.iops, rate-limit.read.iops, rate-limit.write.bps, rate-limit.read.bps, access, mount-options, map-options, sharing, from"#);
     insta::assert_snapshot!(create(r#"{"size": "tall"}"#).await, @r#"option size="tall": size "tall" is not a number with a unit such as 10MB, 512MiB or 2T"#);
     insta::assert_snapshot!(create(r#"{"ephemeral": "maybe"}"#).await, @r#"option ephemeral="maybe": it is true or false"#);
     insta::assert_snapshot!(create(r#"{"filesystem": "xfs"}"#).await, @"volume t/v cannot be made: file system xfs is not in the tenant's policy (it has ext4)");

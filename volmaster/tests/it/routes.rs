@@ -119,6 +119,7 @@ async fn volumes() {
         "access": "auto",
         "ephemeral": false,
         "filesystem": "ext4",
+        "map-options": [],
         "mount-options": [],
         "on-remove": "keep",
         "pool": "rbd",

@@ -233,6 +233,7 @@ impl Plugin {
                 .map(ToString::to_string)
                 .unwrap_or_default(),
             mount_options: volume.options.mount_options.clone().unwrap_or_default(),
+            map_options: volume.options.map_options.clone().unwrap_or_default(),
             limits: volume.options.rate_limit.clone(),
             sharing: volume.options.sharing.unwrap_or_default(),
             mapping: None,
@@ -247,7 +248,12 @@ impl Plugin {
             Sharing::ReadOnly => Mode::ReadOnly,
             Sharing::Host | Sharing::Container => Mode::ReadWrite,
         };
-        let map = MapRequest { source: held.source.clone(), access: held.access, mode };
+        let map = MapRequest {
+            source: held.source.clone(),
+            access: held.access,
+            mode,
+            options: held.map_options.clone(),
+        };
         let mapping = self.driver.map(&map).await?;
         let mount = MountRequest {
             target: held.target.clone(),

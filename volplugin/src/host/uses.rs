@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use volcore::limit::RateLimitOptions;
 use volcore::name::{BootId, MountId, VolumeId};
-use volcore::options::{Access, MountOption, Sharing};
+use volcore::options::{Access, MapOption, MountOption, Sharing};
 use volstorage::host::Mapping;
 use volstorage::image::ImageSource;
 
@@ -107,6 +107,9 @@ pub struct Held {
     pub filesystem: String,
     /// The options that it is mounted with.
     pub mount_options: Vec<MountOption>,
+    /// The options that it is mapped with, where the kernel maps it.
+    #[serde(default)]
+    pub map_options: Vec<MapOption>,
     /// The limits for all containers together, where this host holds them: those that are set.
     #[serde(default)]
     pub limits: RateLimitOptions,

@@ -74,8 +74,9 @@ impl Operation<'_> {
             let fits = record.mode == request.mode
                 && (local || [Access::Auto, record.access].contains(&request.access));
             if fits && record.access != Access::Fuse {
-                // The programs that map know by themselves what is mapped.
-                return Ok(Standing::Recorded(record.access));
+                // Who maps knows by himself what is mapped, but for a device that nobody serves any more.
+                let dead = record.nbd.is_some_and(|nbd| !(nbd.is_there() && nbd.is_served()));
+                return Ok(if dead { Standing::Unfit } else { Standing::Recorded(record.access) });
             }
             let Some(attached) = record.attached.filter(|_| fits) else {
                 return Ok(Standing::Unfit);
@@ -119,11 +120,9 @@ impl Operation<'_> {
         let record = record.await?;
         match (access, source) {
             (Access::Kernel, ImageSource::Rbd { pool, image }) => {
-                self.kernel_map(pool, image, request.mode).await
+                self.kernel_map((pool, image), request).await
             }
-            (Access::Nbd, ImageSource::Rbd { pool, image }) => {
-                self.nbd_map(pool, image, request.mode).await
-            }
+            (Access::Nbd, ImageSource::Rbd { .. }) => self.nbd_map(record).await,
             (_, ImageSource::Rbd { pool, image }) => {
                 self.fuse_start(pool, image, request.mode).await?;
                 self.attach(record).await
@@ -190,8 +189,9 @@ impl Operation<'_> {
             (ImageSource::Rbd { pool, image }, Some(Access::Kernel)) => {
                 self.kernel_unmap(pool, image).await?;
             }
-            (ImageSource::Rbd { pool, image }, Some(Access::Nbd)) => {
-                self.nbd_unmap(pool, image).await?;
+            (_, Some(Access::Nbd)) => {
+                let nbd = record.and_then(|record| record.nbd);
+                self.nbd_unmap(&source, nbd).await?;
             }
             _ => {
                 if let Some(attached) = attached {
@@ -294,7 +294,7 @@ impl Shared {
         }
     }
 
-    fn write(&self, record: &Record, effect: &'static str) -> Result<(), HostError> {
+    pub(super) fn write(&self, record: &Record, effect: &'static str) -> Result<(), HostError> {
         self.faults.effect(effect, || {
             self.ledger.write(record).map_err(failed(format!("record {}", name_of(&record.source))))
         })

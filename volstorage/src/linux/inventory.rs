@@ -7,6 +7,7 @@ use volcore::options::Access;
 
 use super::ledger::Record;
 use super::mountinfo::Mount;
+use super::nbd::NbdId;
 use super::{Shared, failed, fuse, kernel, loops, mountinfo, mounts};
 use crate::host::{Found, HostError, Inventory};
 use crate::image::ImageSource;
@@ -46,7 +47,7 @@ fn recorded(shared: &Shared, record: Record) -> Found {
             .into_iter()
             .find(|found| found.is(&record.source))
             .map(|found| found.path),
-        Access::Nbd => None,
+        Access::Nbd => record.nbd.filter(NbdId::is_there).map(|nbd| nbd.device),
         Access::Auto | Access::Fuse => record
             .attached
             .filter(|attached| attached.is_there(&shared.file(&record.source)))

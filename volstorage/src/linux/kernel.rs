@@ -1,138 +1,152 @@
-//! The kernel's rbd: `rbd map`, and what it leaves in sysfs.
+//! The kernel's rbd, through the files of its bus in sysfs.
 //!
 //! Run on a Linux 6.1 guest (`make test-vm`); the kernel that the rest is developed on has no rbd.
 //!
 //! `exclusive` keeps other writers out, where the lock alone passes to and fro. `noshare` gives the
 //! mapping a client of its own, so that fencing it does not fence the host's other images. The
-//! timeouts are there because the kernel waits for ever by default, and nobody can interrupt it:
-//! `lock_timeout` for a lock that a dead client has left (30 s until Ceph knows), `mount_timeout` for
-//! monitors. `osd_request_timeout` is how long a cluster may be away before what is mounted gets
-//! errors: long, because a file system that got one has to be repaired, but not for ever, because
-//! otherwise nothing could be unmounted any more.
+//! timeouts are there because the kernel waits for ever by default: `lock_timeout` for a lock that a
+//! dead client has left (30 s until Ceph knows), `mount_timeout` for monitors. `osd_request_timeout` is
+//! how long a cluster may be away before what is mounted gets errors: long, because a file system that
+//! got one has to be repaired, but not for ever, because otherwise nothing could be unmounted any more.
+//!
+//! `rbd map` does the same, after it has connected to the cluster itself to look at things that the
+//! kernel looks at again, which takes several times as long. The key goes into the kernel's keyring, not
+//! onto a command line and not into sysfs; it is there while the kernel takes it over, for one process.
 
-use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+mod device;
+mod features;
+mod log;
+mod login;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::stat::{Mode as Permissions, SFlag, makedev, mknod};
-use volcore::options::Access;
+use tokio::time::timeout;
+use volcore::options::{Access, MapOption};
 
-use super::{Operation, Shared, failed, process_table};
-use crate::host::{HostError, Mapping, Mode};
+use super::{Operation, Shared, failed, node, process_table};
+use crate::host::{HostError, MapRequest, Mapping, Mode};
 use crate::image::ImageSource;
-use crate::process::{Ending, ProcessError, Run};
+use crate::process::{Key, Run, WriteError, write};
+pub(super) use device::{Device, devices, is_device};
+use log::KernelLog;
+pub(super) use login::LastLogin;
+use login::{Login, Protocol, Secret};
 
-const DEVICES: &str = "/sys/bus/rbd/devices";
+const BUS: &str = "/sys/bus/rbd";
 /// The features that the kernel's rbd knows, in hexadecimal.
 const FEATURES: &str = "/sys/bus/rbd/supported_features";
 
 /// The options of every mapping.
-const OPTIONS: &str = "noudev,noshare,mount_timeout=20,osd_request_timeout=300";
+const OPTIONS: &str = "noshare,mount_timeout=20,osd_request_timeout=300";
 /// Those of one that writes.
 const WRITE: &str = "exclusive,lock_timeout=35";
+/// How long Ceph is asked why a mapping failed.
+const BLAME: Duration = Duration::from_secs(5);
+/// How much sooner a write to the bus is given up than the operation that it is part of.
+const MARGIN: Duration = Duration::from_millis(500);
 
-/// The features of images, by their bits (`rbd/features.h`).
-const NAMES: [(u64, &str); 9] = [
-    (1 << 0, "layering"),
-    (1 << 1, "striping"),
-    (1 << 2, "exclusive-lock"),
-    (1 << 3, "object-map"),
-    (1 << 4, "fast-diff"),
-    (1 << 5, "deep-flatten"),
-    (1 << 6, "journaling"),
-    (1 << 7, "data-pool"),
-    (1 << 8, "operations"),
-];
-
-/// A mapped image.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Device {
+/// A mapping that is asked of the kernel.
+struct Wanted {
+    login: Arc<Login>,
+    user: String,
     pool: String,
     image: String,
-    /// `ip:port/nonce`.
-    client: String,
-    /// `/dev/rbdN`.
-    pub path: PathBuf,
+    mode: Mode,
+    options: Vec<MapOption>,
 }
 
-impl Device {
-    /// Whether this is the image itself, not a snapshot of it.
-    pub fn is(&self, source: &ImageSource) -> bool {
-        matches!(source, ImageSource::Rbd { pool, image } if (pool, image) == (&self.pool, &self.image))
+impl Wanted {
+    fn name(&self) -> String {
+        format!("{}/{}", self.pool, self.image)
     }
-}
 
-impl Device {
-    /// Makes the device's file where nobody has: the kernel does it in a devtmpfs, and udev, but what is
-    /// `/dev` in a container is neither.
-    fn make_node(&self) -> io::Result<()> {
-        let name = self.path.file_name().unwrap_or_default();
-        let number = std::fs::read_to_string(Path::new("/sys/block").join(name).join("dev"))?;
-        let parsed = number
-            .trim()
-            .split_once(':')
-            .and_then(|(major, minor)| Some(makedev(major.parse().ok()?, minor.parse().ok()?)));
-        let number = parsed.ok_or_else(|| io::Error::other(format!("device number {number:?}")))?;
-        match self.path.metadata() {
-            Ok(there) if there.file_type().is_block_device() && there.rdev() == number => Ok(()),
-            Ok(_) => Err(io::Error::other("another file is there")),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let mode = Permissions::from_bits_truncate(0o660);
-                match mknod(&self.path, SFlag::S_IFBLK, mode, number) {
-                    // The kernel was faster.
-                    Ok(()) | Err(Errno::EEXIST) => Ok(()),
-                    Err(error) => Err(error.into()),
-                }
-            }
-            Err(error) => Err(error),
+    fn protocol(&self) -> Protocol {
+        let mut modes =
+            self.options.iter().filter_map(|option| option.as_str().strip_prefix("ms_mode="));
+        if modes.next_back().is_none_or(|mode| mode == "legacy") {
+            Protocol::V1
+        } else {
+            Protocol::V2
         }
     }
 
-    fn mapping(self, source: ImageSource) -> Mapping {
-        let clients = if self.client.is_empty() { Vec::new() } else { vec![self.client] };
-        Mapping { source, device: self.path, access: Access::Kernel, clients }
+    /// What is written to the bus: monitors, options, pool, image, snapshot.
+    fn line(&self, monitors: &str, key: Option<&Secret>) -> String {
+        let user = &self.user;
+        let mut options = vec![format!("name={user}")];
+        if key.is_some() {
+            options.push(format!("key={}", key_name(user)));
+        }
+        options.push(OPTIONS.to_owned());
+        options.push(if self.mode == Mode::ReadOnly { "ro" } else { WRITE }.to_owned());
+        // The last word counts.
+        options.extend(self.options.iter().map(|option| option.as_str().to_owned()));
+        format!("{monitors} {} {} {} -", options.join(","), self.pool, self.image)
+    }
+
+    /// Has the kernel map it. Blocks.
+    fn map(&self, deadline: Duration) -> Result<(), HostError> {
+        let action = || format!("map {} with the kernel's rbd", self.name());
+        let key = self.login.key(&self.user).map_err(failed(action()))?;
+        let monitors = self.login.addresses(self.protocol()).map_err(failed(action()))?;
+        let line = self.line(&monitors, key.as_ref());
+        let name = key_name(&self.user);
+        let key = key.as_ref().map(|Secret(payload)| Key { sort: "ceph", name: &name, payload });
+        let log = KernelLog::from_now_on();
+        match write(&bus("add"), line.as_bytes(), key.as_ref(), deadline) {
+            Ok(()) => Ok(()),
+            Err(WriteError::Refused(Errno::ENOENT)) => {
+                Err(HostError::NoImage { image: self.name() })
+            }
+            Err(error) => Err(failed(action())(Refusal { error, said: log.said(), monitors })),
+        }
     }
 }
 
-/// Whether this is the path of a device of this sort.
-pub(super) fn is_device(path: &Path) -> bool {
-    let number = path.file_name().and_then(|name| name.to_str()?.strip_prefix("rbd"));
-    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+/// The name of a user's key in the kernel's keyring.
+fn key_name(user: &str) -> String {
+    format!("client.{user}")
 }
 
-/// All mapped images; empty without the module.
-pub(super) fn devices() -> io::Result<Vec<Device>> {
-    devices_in(Path::new(DEVICES))
+/// The file of the bus that adds or removes; one of the two kinds is there (`single_major` of the module).
+fn bus(what: &str) -> std::path::PathBuf {
+    let single = Path::new(BUS).join(format!("{what}_single_major"));
+    if single.exists() { single } else { Path::new(BUS).join(what) }
 }
 
-fn devices_in(folder: &Path) -> io::Result<Vec<Device>> {
-    match std::fs::read_dir(folder) {
-        Ok(entries) => Ok(entries.filter_map(|entry| device(&entry.ok()?.path())).collect()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(error),
-    }
+/// The kernel does not map an image.
+#[derive(Debug, thiserror::Error)]
+#[error("{}{}", hint(error, monitors), said.as_ref().map(|said| format!("; the kernel said: {said}")).unwrap_or_default())]
+struct Refusal {
+    error: WriteError,
+    said: Option<String>,
+    monitors: String,
 }
 
-fn device(folder: &Path) -> Option<Device> {
-    let read = |name: &str| {
-        std::fs::read_to_string(folder.join(name)).ok().map(|text| text.trim().to_owned())
+fn hint(error: &WriteError, monitors: &str) -> String {
+    let hint = match error {
+        WriteError::Refused(Errno::ETIMEDOUT | Errno::EIO) | WriteError::Deadline(_) => {
+            format!(" (do the monitors {monitors} answer, and the OSDs?)")
+        }
+        WriteError::Refused(Errno::EINVAL) => {
+            " (does this kernel know all of the volume's map-options?)".to_owned()
+        }
+        WriteError::Refused(Errno::EPERM | Errno::EACCES) => {
+            " (is the user's key the cluster's, and do its capabilities include the pool?)"
+                .to_owned()
+        }
+        WriteError::Refused(_) | WriteError::Key(_) | WriteError::Child(_) => String::new(),
     };
-    if read("current_snap")? != "-" || !read("pool_ns").unwrap_or_default().is_empty() {
-        return None;
-    }
-    Some(Device {
-        pool: read("pool")?,
-        image: read("name")?,
-        client: read("client_addr").unwrap_or_default(),
-        path: Path::new("/dev").join(format!("rbd{}", folder.file_name()?.to_str()?)),
-    })
+    format!("{error}{hint}")
 }
 
 impl Operation<'_> {
     /// Whether the kernel has rbd, or a module of it.
     pub(super) async fn kernel_is_possible(&self) -> Result<(), HostError> {
-        if Path::new("/sys/bus/rbd").exists() || self.has_module("rbd").await {
+        if Path::new(BUS).exists() || self.has_module("rbd").await {
             return Ok(());
         }
         let reason = "this kernel has neither rbd nor a module of that name; install one that has (Debian: \
@@ -157,48 +171,66 @@ impl Operation<'_> {
 
     pub(super) async fn kernel_map(
         &self,
-        pool: &str,
-        image: &str,
-        mode: Mode,
+        (pool, image): (&str, &str),
+        request: &MapRequest,
     ) -> Result<Mapping, HostError> {
-        let source = ImageSource::Rbd { pool: pool.to_owned(), image: image.to_owned() };
-        let options = match mode {
-            Mode::ReadWrite => format!("{OPTIONS},{WRITE}"),
-            Mode::ReadOnly => format!("{OPTIONS},ro"),
+        let source = &request.source;
+        if let Some(found) = self.kernel_find(source).await? {
+            return Ok(found.mapping(source.clone()));
+        }
+        self.load_module().await?;
+        let wanted = Wanted {
+            login: self.login().await?,
+            user: self.shared.config.ceph_user.clone(),
+            pool: pool.to_owned(),
+            image: image.to_owned(),
+            mode: request.mode,
+            options: request.options.clone(),
         };
-        let name = format!("{pool}/{image}");
+        let (name, deadline) = (wanted.name(), self.left().saturating_sub(MARGIN));
         let action = format!("map {name} with the kernel's rbd");
-        if let Some(found) = self.kernel_find(&source).await? {
-            return Ok(found.mapping(source));
+        let mapped = self.call(action.clone(), move |_| wanted.map(deadline)).await;
+        if let Err(error) = mapped {
+            return Err(self.blame(source, &name, error).await);
         }
-        match self.rbd(&["map", "--options", &options, &name]).output().await {
-            Ok(_) => {}
-            Err(ProcessError::Failed { ending: Ending::Exit(libc::ENOENT), .. }) => {
-                return Err(HostError::NoImage { image: name });
-            }
-            Err(error) => {
-                if let ProcessError::Failed { ending: Ending::Exit(libc::ENXIO), .. } = &error
-                    && let Some(reason) = self.unknown_features(&name).await
-                {
-                    return Err(HostError::NoAccess { access: Access::Kernel, reason });
-                }
-                let error = self.program_failed(action)(error);
-                return Err(self.blame_lock(&source, error).await);
-            }
-        }
-        let found = self.kernel_find(&source).await?.ok_or_else(|| {
-            failed(action)(format!("rbd reports success, and {DEVICES} does not show it"))
+        let found = self.kernel_find(source).await?.ok_or_else(|| {
+            failed(action)(format!(
+                "the kernel reports success, and {} does not show it",
+                device::DEVICES
+            ))
         })?;
-        let (action, device) = (format!("make {}", found.path.display()), found.clone());
-        self.call(action.clone(), move |_| device.make_node().map_err(failed(action))).await?;
-        Ok(found.mapping(source))
+        let (action, path) = (format!("make {}", found.path.display()), found.path.clone());
+        self.call(action.clone(), move |_| node::make(&path).map_err(failed(action))).await?;
+        Ok(found.mapping(source.clone()))
+    }
+
+    /// Minors of one major, because there are no more than 256 majors.
+    async fn load_module(&self) -> Result<(), HostError> {
+        if Path::new(BUS).exists() {
+            return Ok(());
+        }
+        let load = self.run(&self.shared.programs.modprobe).args(["rbd", "single_major=Y"]);
+        load.output().await.map(drop).map_err(self.program_failed("load the kernel's module rbd"))
+    }
+
+    /// The error of a mapping that failed, or a better one.
+    async fn blame(&self, source: &ImageSource, name: &str, error: HostError) -> HostError {
+        if matches!(error, HostError::NoImage { .. }) {
+            return error;
+        }
+        // A cluster that answers does so at once, and one that does not has said all there is to say.
+        match timeout(BLAME, self.unknown_features(name)).await {
+            Ok(Some(reason)) => HostError::NoAccess { access: Access::Kernel, reason },
+            Ok(None) => self.blame_lock(source, error).await,
+            Err(_elapsed) => error,
+        }
     }
 
     /// What the kernel lacks that the image has, and what helps.
     async fn unknown_features(&self, image: &str) -> Option<String> {
         let known = std::fs::read_to_string(FEATURES).ok()?;
         let info = self.rbd(&["info", "--format", "json", image]).output().await.ok()?;
-        lacking(known.trim(), &info.stdout, image)
+        features::lacking(known.trim(), &info.stdout, image)
     }
 
     async fn kernel_find(&self, source: &ImageSource) -> Result<Option<Device>, HostError> {
@@ -213,38 +245,26 @@ impl Operation<'_> {
     pub(super) async fn kernel_unmap(&self, pool: &str, image: &str) -> Result<(), HostError> {
         let source = ImageSource::Rbd { pool: pool.to_owned(), image: image.to_owned() };
         while let Some(found) = self.kernel_find(&source).await? {
-            let device = found.path.display().to_string();
-            match self.rbd(&["unmap", "--options", "noudev", &device]).output().await {
-                Ok(_) => {}
-                Err(ProcessError::Failed { ending: Ending::Exit(libc::EBUSY), .. }) => {
-                    let holders = process_table::device_holders(&found.path);
-                    return Err(HostError::Busy { what: device, holders });
+            let (action, path) = (format!("unmap {}", found.path.display()), found.path.clone());
+            let deadline = self.left().saturating_sub(MARGIN);
+            let remove = {
+                let action = action.clone();
+                move |_: &Shared| {
+                    match write(&bus("remove"), found.number().as_bytes(), None, deadline) {
+                        Err(WriteError::Refused(Errno::EBUSY)) => Err(HostError::Busy {
+                            what: path.display().to_string(),
+                            holders: process_table::device_holders(&path),
+                        }),
+                        // Somebody else has removed it.
+                        Err(WriteError::Refused(Errno::ENOENT)) => Ok(()),
+                        done => done.map_err(failed(action)),
+                    }
                 }
-                Err(error) => return Err(self.program_failed(format!("unmap {device}"))(error)),
-            }
+            };
+            self.call(action, remove).await?;
         }
         Ok(())
     }
-}
-
-/// The features in what `rbd info` prints that are not among the known ones.
-fn lacking(known: &str, info: &[u8], image: &str) -> Option<String> {
-    let known = u64::from_str_radix(known.strip_prefix("0x").unwrap_or(known), 16).ok()?;
-    let info: serde_json::Value = serde_json::from_slice(info).ok()?;
-    let has = |name: &str| {
-        info["features"].as_array().into_iter().flatten().any(|feature| feature == name)
-    };
-    let lacking = NAMES.iter().filter(|(bit, name)| known & bit == 0 && has(name));
-    let lacking: Vec<&str> = lacking.map(|(_, name)| *name).collect();
-    if lacking.is_empty() {
-        return None;
-    }
-    Some(format!(
-        "this kernel's rbd does not know the features {} of image {image}; take them away with `rbd feature \
-         disable {image} {}`, or use access nbd or fuse",
-        lacking.join(", "),
-        lacking.join(" ")
-    ))
 }
 
 #[cfg(test)]
@@ -252,50 +272,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sysfs_is_read() {
-        let folder = tempfile::tempdir().unwrap();
-        for (number, image, snap) in [("0", "t.v", "-"), ("1", "t.v", "daily")] {
-            let device = folder.path().join(number);
-            std::fs::create_dir(&device).unwrap();
-            for (name, text) in [
-                ("pool", "rbd"),
-                ("pool_ns", ""),
-                ("name", image),
-                ("current_snap", snap),
-                ("client_addr", "10.77.0.11:0/2387401263"),
-            ] {
-                std::fs::write(device.join(name), format!("{text}\n")).unwrap();
-            }
-        }
-        let found = devices_in(folder.path()).unwrap();
-        let wanted = Device {
-            pool: "rbd".into(),
-            image: "t.v".into(),
-            client: "10.77.0.11:0/2387401263".into(),
-            path: "/dev/rbd0".into(),
+    fn the_line_for_the_bus_has_no_secret() {
+        let login: Login = Login::for_tests("10.0.0.1,[v2:10.0.0.2:3300/0,v1:10.0.0.2:6789/0]");
+        let mut wanted = Wanted {
+            login: Arc::new(login),
+            user: "host".to_owned(),
+            pool: "rbd".to_owned(),
+            image: "t.v".to_owned(),
+            mode: Mode::ReadWrite,
+            options: vec!["queue_depth=256".parse().unwrap()],
         };
-        assert_eq!(found, [wanted]);
-        assert!(found[0].is(&ImageSource::Rbd { pool: "rbd".into(), image: "t.v".into() }));
-        assert!(!found[0].is(&ImageSource::Rbd { pool: "rbd".into(), image: "t.w".into() }));
-        assert_eq!(devices_in(Path::new("/nonexistent")).unwrap(), []);
-    }
-
-    #[test]
-    fn devices_are_known_by_their_path() {
-        for (path, is) in [("/dev/rbd0", true), ("/dev/rbd299", true), ("/dev/rbd", false)] {
-            assert_eq!(is_device(Path::new(path)), is, "{path}");
-        }
-        assert!(!is_device(Path::new("/dev/rbd0p1")) && !is_device(Path::new("rbd-fuse")));
-    }
-
-    #[test]
-    fn features_that_the_kernel_lacks_are_named() {
-        let info = br#"{"features": ["layering", "exclusive-lock", "object-map", "journaling"]}"#;
-        let reason = lacking("0x3d", info, "rbd/t.v").unwrap();
-        assert!(reason.contains("`rbd feature disable rbd/t.v journaling`"), "{reason}");
-        let reason = lacking("0x5", info, "rbd/t.v").unwrap();
-        assert!(reason.contains("disable rbd/t.v object-map journaling`"), "{reason}");
-        assert_eq!(lacking("0x7d", info, "rbd/t.v"), None);
-        assert_eq!(lacking("0x7d", b"", "rbd/t.v"), None);
+        let line = |wanted: &Wanted| {
+            let monitors = wanted.login.addresses(wanted.protocol()).unwrap();
+            wanted.line(&monitors, Some(&Secret(b"very secret".to_vec())))
+        };
+        assert_eq!(
+            line(&wanted),
+            "10.0.0.1:6789,10.0.0.2:6789 name=host,key=client.host,noshare,mount_timeout=20,\
+             osd_request_timeout=300,exclusive,lock_timeout=35,queue_depth=256 rbd t.v -"
+        );
+        wanted.mode = Mode::ReadOnly;
+        wanted.options = vec!["ms_mode=secure".parse().unwrap()];
+        assert_eq!(
+            line(&wanted),
+            "10.0.0.1:3300,10.0.0.2:3300 name=host,key=client.host,noshare,mount_timeout=20,\
+             osd_request_timeout=300,ro,ms_mode=secure rbd t.v -"
+        );
     }
 }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use volcore::options::Access;
 
 use super::loops::LoopId;
+use super::nbd::NbdId;
 use super::process_table::ProcessId;
 use crate::host::Mode;
 use crate::image::ImageSource;
@@ -34,12 +35,20 @@ pub(super) struct Record {
     pub attached: Option<LoopId>,
     /// Its server (`rbd-fuse`), once it is known.
     pub server: Option<ProcessId>,
+    /// Its network block device, once there is one.
+    #[serde(default)]
+    pub nbd: Option<NbdId>,
 }
 
 impl Record {
     /// With the device, and the server behind it if there is one.
     pub fn attached(self, device: LoopId, server: Option<ProcessId>) -> Record {
         Record { attached: Some(device), server, ..self }
+    }
+
+    /// With the network block device.
+    pub fn on_nbd(self, nbd: NbdId) -> Record {
+        Record { nbd: Some(nbd), ..self }
     }
 }
 
@@ -60,7 +69,8 @@ impl Ledger {
     /// A record of an image of which nothing is mapped yet.
     pub fn begin(&self, source: &ImageSource, access: Access, mode: Mode) -> Record {
         let (boot, source) = (self.boot.clone(), source.clone());
-        Record { version: VERSION, boot, source, access, mode, attached: None, server: None }
+        let (attached, server, nbd) = (None, None, None);
+        Record { version: VERSION, boot, source, access, mode, attached, server, nbd }
     }
 
     /// Writes a record, in place of the one before.
@@ -112,7 +122,7 @@ impl Ledger {
         match serde_json::from_slice::<Record>(&text) {
             Ok(record) if record.version == VERSION && record.boot == self.boot => Ok(Some(record)),
             Ok(record) if record.version == VERSION => {
-                Ok(Some(Record { attached: None, server: None, ..record }))
+                Ok(Some(Record { attached: None, server: None, nbd: None, ..record }))
             }
             // Only a power cut leaves half a record, and then nothing is mapped any more.
             Err(error) if error.is_eof() || error.is_syntax() => {

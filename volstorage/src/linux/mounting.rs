@@ -239,8 +239,9 @@ impl Shared {
                     .iter()
                     .any(|found| found.is(&mapping.source) && found.path == mapping.device)
             }
-            // The list of these is another process's to tell: `map` has asked it.
-            Access::Nbd => true,
+            Access::Nbd => {
+                record.nbd.is_some_and(|nbd| nbd.device == mapping.device && nbd.is_there())
+            }
             Access::Auto | Access::Fuse => record.attached.is_some_and(|attached| {
                 attached.device() == mapping.device
                     && attached.is_there(&self.file(&mapping.source))

@@ -1,20 +1,83 @@
 //! `rbd-nbd`: librbd in a process of its own behind the kernel's nbd (rbd-nbd(8)).
 //!
-//! Not run yet: the development kernel has no nbd. The list is tested with what rbd-nbd 16.2 prints.
+//! Run on a Linux 6.1 guest (`make test-vm`). The device is the kernel's choice (`--try-netlink`), so two
+//! that map at the same time do not choose the same one; and it has a cookie, by which it is known again
+//! after its number was used for another image. What Linux and rbd-nbd 16.2 do not do is done here:
+//!
+//! * They disconnect a device that is mounted. So it is claimed first, which fails while a file system
+//!   has it, in whatever mount namespace.
+//! * A device whose rbd-nbd was killed stays, refuses everything, and is on no list. The record of the
+//!   mapping knows it, and it is disconnected with the mapping.
 
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use volcore::options::Access;
 
-use super::{Operation, failed, process_table};
+use super::ledger::Record;
+use super::process_table::{self, ProcessId};
+use super::{Operation, Shared, failed, name_of, node};
 use crate::host::{HostError, Mapping, Mode};
 use crate::image::ImageSource;
-use crate::process::{Ending, ProcessError, Run};
+use crate::process::Run;
+
+const BLOCK: &str = "/sys/block";
+
+/// A device that serves one mapping.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct NbdId {
+    /// `/dev/nbdN`.
+    pub device: PathBuf,
+    /// What nobody else's device has; empty where the kernel knows none (before Linux 5.14).
+    cookie: String,
+    /// Its rbd-nbd.
+    server: Option<ProcessId>,
+}
+
+impl NbdId {
+    fn of(listed: Listed) -> NbdId {
+        let server =
+            listed.id.as_i64().and_then(|pid| ProcessId::running(i32::try_from(pid).ok()?));
+        NbdId { device: listed.device, cookie: listed.cookie, server }
+    }
+
+    /// Whether the device is still the one of this mapping, be it that nobody serves it any more.
+    pub fn is_there(&self) -> bool {
+        let folder = Path::new(BLOCK).join(self.device.file_name().unwrap_or_default());
+        let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap_or_default();
+        let connected = read("size").trim() != "0";
+        connected && (self.cookie.is_empty() || read("backend").trim() == self.cookie)
+    }
+
+    /// Whether its rbd-nbd runs.
+    pub fn is_served(&self) -> bool {
+        self.server.is_some_and(|server| server.open().is_some())
+    }
+
+    /// Fails while a file system has the device.
+    fn claim(&self) -> io::Result<()> {
+        let claim = OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(&self.device);
+        claim.map(drop)
+    }
+
+    fn mapping(&self, source: &ImageSource) -> Mapping {
+        Mapping {
+            source: source.clone(),
+            device: self.device.clone(),
+            access: Access::Nbd,
+            clients: Vec::new(),
+        }
+    }
+}
 
 /// One line of `rbd-nbd list-mapped --format json`.
 #[derive(Debug, Deserialize)]
 struct Listed {
+    /// The process; a text before 16, then a number.
+    id: serde_json::Value,
     pool: String,
     #[serde(default)]
     namespace: String,
@@ -22,10 +85,12 @@ struct Listed {
     #[serde(default)]
     snap: String,
     device: PathBuf,
+    #[serde(default)]
+    cookie: String,
 }
 
 /// The device of an image.
-fn find(list: &[u8], pool: &str, image: &str) -> Result<Option<PathBuf>, serde_json::Error> {
+fn find(list: &[u8], pool: &str, image: &str) -> Result<Option<Listed>, serde_json::Error> {
     // Nothing mapped is no output at all.
     if list.trim_ascii().is_empty() {
         return Ok(None);
@@ -36,7 +101,7 @@ fn find(list: &[u8], pool: &str, image: &str) -> Result<Option<PathBuf>, serde_j
             && found.namespace.is_empty()
             && matches!(found.snap.as_str(), "" | "-")
     };
-    Ok(list.into_iter().find(is).map(|found| found.device))
+    Ok(list.into_iter().find(is))
 }
 
 impl Operation<'_> {
@@ -64,57 +129,101 @@ impl Operation<'_> {
             .args(["--id", &config.ceph_user])
     }
 
-    pub(super) async fn nbd_map(
-        &self,
-        pool: &str,
-        image: &str,
-        mode: Mode,
-    ) -> Result<Mapping, HostError> {
-        let name = format!("{pool}/{image}");
+    pub(super) async fn nbd_map(&self, record: Record) -> Result<Mapping, HostError> {
+        let source = record.source.clone();
+        let name = name_of(&source);
         let action = format!("map {name} with rbd-nbd");
-        let source = ImageSource::Rbd { pool: pool.to_owned(), image: image.to_owned() };
-        let mapping = |device| Mapping { source, device, access: Access::Nbd, clients: Vec::new() };
-        if let Some(device) = self.nbd_find(pool, image).await? {
-            return Ok(mapping(device));
-        }
-        let kind = match mode {
-            Mode::ReadWrite => "--exclusive",
-            Mode::ReadOnly => "--read-only",
-        };
-        match self.rbd_nbd().args(["map", kind, &name]).daemon().await {
-            Ok(()) => {}
-            Err(ProcessError::Failed { ending: Ending::Exit(libc::ENOENT), .. }) => {
-                return Err(HostError::NoImage { image: name });
+        let found = match self.nbd_find(&source).await? {
+            Some(found) => found,
+            None => {
+                let kind = match record.mode {
+                    Mode::ReadWrite => "--exclusive",
+                    Mode::ReadOnly => "--read-only",
+                };
+                let map = self.rbd_nbd().args(["map", kind, "--try-netlink", &name]).daemon().await;
+                if let Err(error) = map {
+                    // It says 1, whatever is the matter.
+                    if self.is_missing(&name).await {
+                        return Err(HostError::NoImage { image: name });
+                    }
+                    let error = self.program_failed(action)(error);
+                    return Err(self.blame_lock(&source, error).await);
+                }
+                self.nbd_find(&source).await?.ok_or_else(|| {
+                    failed(action)("rbd-nbd reports success, and its list does not show the image")
+                })?
             }
-            Err(error) => return Err(self.program_failed(action)(error)),
-        }
-        let device = self.nbd_find(pool, image).await?.ok_or_else(|| {
-            failed(action)("rbd-nbd reports success, and its list does not show the image")
-        })?;
-        Ok(mapping(device))
+        };
+        self.call(format!("record {name}"), move |shared| {
+            let action = format!("make {}", found.device.display());
+            node::make(&found.device).map_err(failed(action))?;
+            shared.write(&record.on_nbd(found.clone()), "complete the record")?;
+            Ok(found.mapping(&source))
+        })
+        .await
     }
 
-    async fn nbd_find(&self, pool: &str, image: &str) -> Result<Option<PathBuf>, HostError> {
+    async fn nbd_find(&self, source: &ImageSource) -> Result<Option<NbdId>, HostError> {
+        let ImageSource::Rbd { pool, image } = source else { return Ok(None) };
         let action = "list what rbd-nbd has mapped";
         let list = self.rbd_nbd().args(["list-mapped", "--format", "json"]).output().await;
-        find(&list.map_err(self.program_failed(action))?.stdout, pool, image)
-            .map_err(failed(action))
+        let list = list.map_err(self.program_failed(action))?;
+        let found = find(&list.stdout, pool, image).map_err(failed(action))?;
+        Ok(found.map(NbdId::of))
     }
 
-    pub(super) async fn nbd_unmap(&self, pool: &str, image: &str) -> Result<(), HostError> {
-        while let Some(device) = self.nbd_find(pool, image).await? {
-            match self.rbd_nbd().arg("unmap").arg(&device).output().await {
-                Ok(_) => {}
-                Err(ProcessError::Failed { ending: Ending::Exit(libc::EBUSY), .. }) => {
-                    let holders = process_table::device_holders(&device);
-                    return Err(HostError::Busy { what: device.display().to_string(), holders });
+    /// Takes the device away, and waits for its rbd-nbd to end: then it has given up its lock.
+    pub(super) async fn nbd_unmap(
+        &self,
+        source: &ImageSource,
+        recorded: Option<NbdId>,
+    ) -> Result<(), HostError> {
+        let found = match recorded {
+            Some(recorded) => Some(recorded),
+            None => self.nbd_find(source).await?,
+        };
+        let Some(found) = found else { return Ok(()) };
+        let device = found.device.display().to_string();
+        let action = format!("unmap {device}");
+        if found.is_there() {
+            let claim = {
+                let (found, action) = (found.clone(), action.clone());
+                move |_: &Shared| match found.claim() {
+                    Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Err(found.busy()),
+                    claimed => claimed.map_err(failed(action)),
                 }
-                Err(error) => {
-                    return Err(self.program_failed(format!("unmap {}", device.display()))(error));
-                }
+            };
+            self.call(action.clone(), claim).await?;
+            let unmap = self.rbd_nbd().arg("unmap").arg(&found.device).output().await;
+            unmap.map(drop).map_err(self.program_failed(action.clone()))?;
+            let gone = found.clone();
+            if !self.until(action.clone(), move |_| Ok(!gone.is_there())).await? {
+                return Err(failed(action)("it is still connected"));
             }
         }
+        let Some(server) = found.server.and_then(ProcessId::open) else { return Ok(()) };
+        if server.wait(self.left().min(self.shared.config.deadlines.close)).await.unwrap_or(true) {
+            return Ok(());
+        }
+        server.kill();
+        tracing::warn!(device, "rbd-nbd did not end, and was killed: it leaves its lock");
         Ok(())
+    }
+
+    /// Whether Ceph says that there is no such image.
+    async fn is_missing(&self, name: &str) -> bool {
+        let info = self.rbd(&["info", "--format", "json", name]).any_exit().output().await;
+        info.is_ok_and(|info| info.code == libc::ENOENT)
+    }
+}
+
+impl NbdId {
+    fn busy(&self) -> HostError {
+        let ended = if self.is_served() { "" } else { " (whose rbd-nbd has ended)" };
+        HostError::Busy {
+            what: format!("{}{ended}", self.device.display()),
+            holders: process_table::device_holders(&self.device),
+        }
     }
 }
 
@@ -126,10 +235,14 @@ mod tests {
     fn the_list_is_read() {
         let list = br#"[{"id":"4711","pool":"rbd","namespace":"","image":"t.w","snap":"-","device":"/dev/nbd0"},
             {"id":"4712","pool":"rbd","namespace":"","image":"t.v","snap":"day","device":"/dev/nbd1"},
-            {"id":"4713","pool":"rbd","namespace":"","image":"t.v","snap":"-","device":"/dev/nbd2"}]"#;
-        assert_eq!(find(list, "rbd", "t.v").unwrap(), Some("/dev/nbd2".into()));
-        assert_eq!(find(list, "rbd", "t.x").unwrap(), None);
-        assert_eq!(find(b"\n", "rbd", "t.v").unwrap(), None);
-        assert!(find(b"nonsense", "rbd", "t.v").is_err());
+            {"id":"4713","pool":"rbd","namespace":"","image":"t.v","snap":"","device":"/dev/nbd2","cookie":"cc96"}]"#;
+        let found = |list: &[u8], image: &str| {
+            find(list, "rbd", image).map(|found| found.map(|found| (found.device, found.cookie)))
+        };
+        let wanted = ("/dev/nbd2".into(), "cc96".to_owned());
+        assert_eq!(found(list, "t.v").unwrap(), Some(wanted));
+        assert_eq!(found(list, "t.x").unwrap(), None);
+        assert_eq!(found(b"\n", "t.v").unwrap(), None);
+        assert!(found(b"nonsense", "t.v").is_err());
     }
 }

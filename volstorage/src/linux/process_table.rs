@@ -30,7 +30,7 @@ pub(super) struct ProcessId {
 
 impl ProcessId {
     /// The process that has this number now, unless it has ended.
-    fn running(pid: i32) -> Option<ProcessId> {
+    pub fn running(pid: i32) -> Option<ProcessId> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The name may contain anything, so count from its end (proc_pid_stat(5): 3 is the state).
         let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();

@@ -121,7 +121,12 @@ pub fn path_of(source: &ImageSource) -> &Path {
 }
 
 pub fn map(source: &ImageSource) -> MapRequest {
-    MapRequest { source: source.clone(), access: Access::Auto, mode: Mode::ReadWrite }
+    MapRequest {
+        source: source.clone(),
+        access: Access::Auto,
+        mode: Mode::ReadWrite,
+        options: Vec::new(),
+    }
 }
 
 pub fn mount(target: &Path) -> MountRequest {

@@ -66,12 +66,12 @@ fn a_tenant() {
 #[test]
 fn a_volume_in_each_state() {
     let creating = volume(VolumeState::Creating { since: at(2) });
-    insta::assert_snapshot!(there_and_back(&creating), @r#"{"v":1,"uid":"00000000-0000-0000-0000-000000000007","state":{"is":"creating","since":"1970-01-01T00:00:02Z"},"created_at":"1970-01-01T00:00:01Z","policy_revision":3,"options":{"pool":"rbd","size":"10 MiB","filesystem":"ext4","ephemeral":false,"on-remove":"keep","snapshots":true,"snapshot":{"frequency":"30m","keep":20,"freeze":false},"rate-limit":{"write-iops":1000},"access":"auto","mount-options":[],"sharing":"host"},"format":"mkfs.ext4 -m0 %"}"#);
+    insta::assert_snapshot!(there_and_back(&creating), @r#"{"v":1,"uid":"00000000-0000-0000-0000-000000000007","state":{"is":"creating","since":"1970-01-01T00:00:02Z"},"created_at":"1970-01-01T00:00:01Z","policy_revision":3,"options":{"pool":"rbd","size":"10 MiB","filesystem":"ext4","ephemeral":false,"on-remove":"keep","snapshots":true,"snapshot":{"frequency":"30m","keep":20,"freeze":false},"rate-limit":{"write-iops":1000},"access":"auto","mount-options":[],"map-options":[],"sharing":"host"},"format":"mkfs.ext4 -m0 %"}"#);
     let mut ready =
         volume(VolumeState::Ready { image_id: "10ab".into(), limits: ImageLimits::Set });
     ready.spec.schedule = None;
     ready.spec.rate_limits = Default::default();
-    insta::assert_snapshot!(there_and_back(&ready), @r#"{"v":1,"uid":"00000000-0000-0000-0000-000000000007","state":{"is":"ready","image_id":"10ab"},"created_at":"1970-01-01T00:00:01Z","policy_revision":3,"options":{"pool":"rbd","size":"10 MiB","filesystem":"ext4","ephemeral":false,"on-remove":"keep","snapshots":false,"access":"auto","mount-options":[],"sharing":"host"},"format":"mkfs.ext4 -m0 %"}"#);
+    insta::assert_snapshot!(there_and_back(&ready), @r#"{"v":1,"uid":"00000000-0000-0000-0000-000000000007","state":{"is":"ready","image_id":"10ab"},"created_at":"1970-01-01T00:00:01Z","policy_revision":3,"options":{"pool":"rbd","size":"10 MiB","filesystem":"ext4","ephemeral":false,"on-remove":"keep","snapshots":false,"access":"auto","mount-options":[],"map-options":[],"sharing":"host"},"format":"mkfs.ext4 -m0 %"}"#);
     let limits = ImageLimits::Pending { since: at(9) };
     let pending = volume(VolumeState::Ready { image_id: "10ab".into(), limits });
     let written = there_and_back(&pending);
@@ -86,7 +86,7 @@ fn a_volume_in_each_state() {
         disposal: Disposal::Trash,
     });
     removing.last_error = Some("no answer".into());
-    insta::assert_snapshot!(there_and_back(&removing), @r#"{"v":1,"uid":"00000000-0000-0000-0000-000000000007","state":{"is":"removing","since":"1970-01-01T00:00:03Z","image_id":"10ab","disposal":"trash"},"created_at":"1970-01-01T00:00:01Z","policy_revision":3,"options":{"pool":"rbd","size":"10 MiB","filesystem":"ext4","ephemeral":false,"on-remove":"keep","snapshots":true,"snapshot":{"frequency":"30m","keep":20,"freeze":false},"rate-limit":{"write-iops":1000},"access":"auto","mount-options":[],"sharing":"host"},"format":"mkfs.ext4 -m0 %","last_error":"no answer"}"#);
+    insta::assert_snapshot!(there_and_back(&removing), @r#"{"v":1,"uid":"00000000-0000-0000-0000-000000000007","state":{"is":"removing","since":"1970-01-01T00:00:03Z","image_id":"10ab","disposal":"trash"},"created_at":"1970-01-01T00:00:01Z","policy_revision":3,"options":{"pool":"rbd","size":"10 MiB","filesystem":"ext4","ephemeral":false,"on-remove":"keep","snapshots":true,"snapshot":{"frequency":"30m","keep":20,"freeze":false},"rate-limit":{"write-iops":1000},"access":"auto","mount-options":[],"map-options":[],"sharing":"host"},"format":"mkfs.ext4 -m0 %","last_error":"no answer"}"#);
     there_and_back(&volume(VolumeState::Removing {
         since: at(3),
         image_id: None,
