@@ -8,6 +8,7 @@ pub mod crashes;
 pub mod filesystems;
 pub mod input;
 pub mod life;
+pub mod limits;
 pub mod many;
 pub mod outages;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use systemtests::stories::crashes::{self, Victim};
-use systemtests::stories::{WRITER, cli, containers, filesystems, life, many, writes_on};
+use systemtests::stories::{WRITER, cli, containers, filesystems, life, limits, many, writes_on};
 use testkit::ceph::Ceph;
 use testkit::suite::Size;
 use testkit::{Cmd, Host, Story, Suite, poll};
@@ -295,6 +295,11 @@ fn the_pool_is_chosen_by_option() {
     assert_eq!(story.volcli("volume list pool").lines(), [&*volume], "no record is left of it");
     h1.docker(&format!("volume rm {volume}")).ok();
     story.until_nothing_is_left();
+}
+
+#[test]
+fn limits_change_under_a_writer() {
+    limits::limits_change_under_a_writer(&CALM);
 }
 
 // -- Two volmasters.

@@ -162,32 +162,41 @@ fn discard_reaches_the_image() {
     story.until_nothing_is_left();
 }
 
-/// A limit holds for containers while the volume is mounted, and for nobody afterwards.
+/// A limit holds for containers while the volume is mounted, follows a change, and is nobody's afterwards.
 #[test]
 fn a_limit_is_held_by_the_cgroup() {
-    const LIMIT: f64 = 2_000_000.0;
     let story = Story::beside(&KERNEL, "limit");
     let h1 = KERNEL.h1();
     let volume = story.create("db", "--opt size=100MB --opt rate-limit.write.bps=2000000");
     let container = h1.start("limit", &format!("-v {volume}:/data"), "sleep 1000");
-    let limits = || h1.exec("cat /sys/fs/cgroup/docker/io.max").ok().to_owned();
-    assert!(limits().contains("wbps=2000000"), "{}", limits());
-    let dd = container.sh(
-        "cut -d ' ' -f 1 /proc/uptime; dd if=/dev/zero of=/data/big bs=64k count=160 oflag=direct; \
-         cut -d ' ' -f 1 /proc/uptime",
-    );
-    let times: Vec<f64> = dd.lines().iter().map(|time| time.parse().expect("a time")).collect();
-    let seconds = times[1] - times[0];
-    let rate = f64::from(160 * 65_536) / seconds;
-    assert!((0.85..1.15).contains(&(rate / LIMIT)), "{rate} bytes per second: {dd}");
+    let held = || h1.exec("cat /sys/fs/cgroup/docker/io.max").ok().to_owned();
+    assert!(held().contains("wbps=2000000"), "{}", held());
+    let holds = |limit: f64| {
+        let dd = container.sh(
+            "cut -d ' ' -f 1 /proc/uptime; dd if=/dev/zero of=/data/big bs=64k count=160 oflag=direct; \
+             cut -d ' ' -f 1 /proc/uptime",
+        );
+        let times: Vec<f64> = dd.lines().iter().map(|time| time.parse().expect("a time")).collect();
+        let rate = f64::from(160 * 65_536) / (times[1] - times[0]);
+        assert!((0.85..1.15).contains(&(rate / limit)), "{rate} bytes per second: {dd}");
+    };
+    holds(2_000_000.0);
     assert!(
         h1.volume_status(&volume)["rate-limit"]
             .as_str()
             .is_some_and(|text| text == "write-bps 2000000")
     );
+    story.volcli(&format!("volume set {volume} rate-limit.write.bps=1000000")).ok();
+    // Two seconds, and some for looking at an emulated host.
+    poll::until("the change to be in force", Duration::from_secs(4), || {
+        let held = held();
+        if held.contains("wbps=1000000") { Ok(()) } else { Err(held) }
+    });
+    holds(1_000_000.0);
+    assert_eq!(h1.volume_status(&volume)["rate-limit"], "write-bps 1000000");
     container.remove();
     story.until_unused();
-    assert!(!limits().contains("wbps=2000000"), "{}", limits());
+    assert!(!held().contains("wbps=1000000"), "{}", held());
     h1.docker(&format!("volume rm {volume}")).ok();
     story.until_nothing_is_left();
 }

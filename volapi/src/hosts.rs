@@ -6,7 +6,8 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 use volcore::duration::SessionTtl;
 use volcore::host::Session;
-use volcore::name::{BootId, HostName};
+use volcore::limit::RateLimitOptions;
+use volcore::name::{BootId, HostName, VolumeId};
 
 /// A host with a live session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -32,6 +33,21 @@ impl From<Session> for Host {
         let Session { host, instance, boot, since, version } = session;
         Host { host, instance_id: instance, boot_id: boot, since, version }
     }
+}
+
+/// The limits of a volume that a host holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HeldLimits {
+    /// `tenant/volume`.
+    #[schema(value_type = String, example = "tenant1/db")]
+    pub volume: VolumeId,
+    /// Which one of that name.
+    #[schema(value_type = String)]
+    pub uid: Uuid,
+    /// Its limits; the members are those of a policy's `rate-limit`.
+    #[serde(rename = "rate-limit", default)]
+    #[schema(value_type = Object)]
+    pub rate_limit: RateLimitOptions,
 }
 
 /// The body of a session request.

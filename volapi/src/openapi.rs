@@ -42,12 +42,14 @@ fn bodies(operation: &str) -> Bodies {
         "volume_list" => (None, &[("200", "[]Volume")], &["tenant", "limit", "continue", "view"]),
         "volume_create" => (Some("CreateVolume"), &[("200", "Volume"), ("201", "Volume")], &[]),
         "volume_get" => (None, &[("200", "Volume")], &[]),
+        "volume_set" => (Some("SetVolume"), &[("200", "Volume")], &[]),
         "volume_remove" => (None, &[("200", "Removed")], &["metadata-only", "disposal"]),
         "mount_list" => (None, &[("200", "[]Mount")], &["tenant", "limit", "continue"]),
         "mount_get" => (None, &[("200", "Mount")], &[]),
         "mount_claim" => (Some("ClaimMount"), &[("200", "Mount"), ("201", "Mount")], &[]),
         "host_list" => (None, &[("200", "[]Host")], &[]),
         "host_get" => (None, &[("200", "Host")], &[]),
+        "host_limit_list" => (None, &[("200", "[]HeldLimits")], &[]),
         "host_session" => (Some("OpenSession"), &[("200", "SessionGranted")], &[]),
         "global_upload" => (Some(OBJECT), &[("200", OBJECT)], &[]),
         "status_get" => (None, &[("200", "Status")], &[]),
@@ -121,6 +123,7 @@ fn path_item(route: &Route) -> PathItem {
     let method = match route.method {
         "PUT" => HttpMethod::Put,
         "POST" => HttpMethod::Post,
+        "PATCH" => HttpMethod::Patch,
         "DELETE" => HttpMethod::Delete,
         _ => HttpMethod::Get,
     };
@@ -138,6 +141,7 @@ fn components() -> Components {
     let builder = add::<tenants::Tenant>(builder);
     let builder = add::<volumes::Volume>(add::<volumes::CreateVolume>(builder));
     let builder = add::<volumes::VolumeBrief>(add::<volumes::Removed>(builder));
+    let builder = add::<hosts::HeldLimits>(add::<volumes::SetVolume>(builder));
     let builder = add::<mounts::Mount>(add::<mounts::ClaimMount>(builder));
     let builder = add::<hosts::Host>(add::<hosts::OpenSession>(builder));
     let builder = add::<hosts::SessionGranted>(builder);

@@ -13,7 +13,7 @@ pub const TENANT_REVISIONS: &str = "/v1/tenants/{tenant}/revisions";
 pub const TENANT_REVISION: &str = "/v1/tenants/{tenant}/revisions/{revision}";
 /// `GET POST`
 pub const VOLUMES: &str = "/v1/volumes";
-/// `GET DELETE`
+/// `GET PATCH DELETE`
 pub const VOLUME: &str = "/v1/volumes/{tenant}/{volume}";
 /// `GET`
 pub const MOUNTS: &str = "/v1/mounts";
@@ -23,6 +23,8 @@ pub const MOUNT: &str = "/v1/mounts/{tenant}/{volume}";
 pub const HOSTS: &str = "/v1/hosts";
 /// `GET DELETE`
 pub const HOST: &str = "/v1/hosts/{host}";
+/// `GET`
+pub const HOST_LIMITS: &str = "/v1/hosts/{host}/limits";
 /// `PUT`
 pub const HOST_SESSION: &str = "/v1/hosts/{host}/session";
 /// `GET PUT`
@@ -41,7 +43,7 @@ pub const METRICS: &str = "/metrics";
 /// One method of one route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// `GET`, `PUT`, `POST` or `DELETE`.
+    /// `GET`, `PUT`, `POST`, `PATCH` or `DELETE`.
     pub method: &'static str,
     /// The template.
     pub path: &'static str,
@@ -61,7 +63,7 @@ const fn route(
 }
 
 /// Every method of every route.
-pub const ROUTES: [Route; 26] = [
+pub const ROUTES: [Route; 28] = [
     route("GET", TENANTS, "tenant_list", "Lists the tenants."),
     route("GET", TENANT, "tenant_get", "Shows a tenant with its newest policy."),
     route("PUT", TENANT, "tenant_upload", "Uploads a policy as the tenant's next revision."),
@@ -71,6 +73,7 @@ pub const ROUTES: [Route; 26] = [
     route("GET", VOLUMES, "volume_list", "Lists volumes."),
     route("POST", VOLUMES, "volume_create", "Creates a volume, or finds that it is there."),
     route("GET", VOLUME, "volume_get", "Shows a volume and who holds it."),
+    route("PATCH", VOLUME, "volume_set", "Changes limits and snapshots of a volume."),
     route("DELETE", VOLUME, "volume_remove", "Removes a volume and its data."),
     route("GET", MOUNTS, "mount_list", "Lists the claims."),
     route("GET", MOUNT, "mount_get", "Shows who holds a volume."),
@@ -79,6 +82,7 @@ pub const ROUTES: [Route; 26] = [
     route("GET", HOSTS, "host_list", "Lists the hosts with a live session."),
     route("GET", HOST, "host_get", "Shows a host."),
     route("DELETE", HOST, "host_forget", "Ends a host's session; its claims stay."),
+    route("GET", HOST_LIMITS, "host_limit_list", "Lists the limits of what a host holds."),
     route("PUT", HOST_SESSION, "host_session", "Opens or renews a host's session."),
     route("GET", GLOBAL, "global_get", "Shows the settings of the suite."),
     route("PUT", GLOBAL, "global_upload", "Replaces the settings of the suite."),
@@ -123,6 +127,11 @@ pub fn mount(id: &VolumeId) -> String {
 /// The path of a host.
 pub fn host(host: &HostName) -> String {
     format!("{HOSTS}/{host}")
+}
+
+/// The path of the limits of what a host holds.
+pub fn host_limits(host: &HostName) -> String {
+    format!("{HOSTS}/{host}/limits")
 }
 
 /// The path of a host's session.

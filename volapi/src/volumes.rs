@@ -28,6 +28,15 @@ pub struct CreateVolume {
     pub options: BTreeMap<String, String>,
 }
 
+/// The body of a change.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetVolume {
+    /// The live driver options to be changed, as text; a limit of 0 is none. The others stay as they are.
+    #[schema(example = json!({"rate-limit.write.bps": "2MB"}))]
+    pub options: BTreeMap<String, String>,
+}
+
 /// Where a volume is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -101,7 +110,7 @@ pub struct Volume {
     pub policy_revision: u64,
     /// The image.
     pub image: Image,
-    /// All options, as merged at creation; the members are those of a policy's `default-options`.
+    /// All options, as merged at creation and changed since; the members are those of a policy's `default-options`.
     #[schema(value_type = Object)]
     pub options: OptionSet,
     /// The command that made the file system.

@@ -36,6 +36,7 @@ pub async fn run(plan: Plan) -> Result<Exit, Failure> {
         }
         Action::VolumeCreate(body) => volumes::create(&context, &body).await,
         Action::VolumeGet(id) => volumes::get(&context, &id).await,
+        Action::VolumeSet(id, body) => volumes::set(&context, &id, &body).await,
         Action::VolumeList(tenant) => volumes::list(&context, tenant.as_ref()).await,
         Action::VolumeRemove(ids, care) => volumes::remove(&context, &ids, care).await,
         Action::VolumeForceRemove(ids, care) => volumes::force_remove(&context, &ids, care).await,

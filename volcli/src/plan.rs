@@ -4,8 +4,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use volapi::volumes::CreateVolume;
+use volapi::volumes::{CreateVolume, SetVolume};
 use volclient::{MasterUrl, MasterUrlError};
+use volcore::live::{LiveChange, LiveError};
 use volcore::name::{HostName, NameError, TenantName, VolumeId, VolumeIdError};
 use volcore::options::{OptionError, OptionSet};
 use volstore::etcd::EndpointUrl;
@@ -70,6 +71,8 @@ pub enum Action {
     VolumeCreate(CreateVolume),
     /// `volume get`
     VolumeGet(VolumeId),
+    /// `volume set`
+    VolumeSet(VolumeId, SetVolume),
     /// `volume list`, or `list-all` without a tenant
     VolumeList(Option<TenantName>),
     /// `volume remove`
@@ -151,6 +154,24 @@ pub enum UsageError {
         /// Which.
         key: String,
     },
+    /// A change is wrong.
+    #[error(transparent)]
+    Change(#[from] LiveError),
+    /// A change is given twice.
+    #[error("{key} is given more than once")]
+    ChangeTwice {
+        /// Which.
+        key: String,
+    },
+    /// No change.
+    #[error("{given:?} is not written KEY=VALUE, such as rate-limit.write.bps=10MB")]
+    NoPair {
+        /// What was given.
+        given: String,
+    },
+    /// Nothing is to be changed.
+    #[error("nothing is to be changed: add KEY=VALUE, such as rate-limit.write.bps=10MB")]
+    NoChange,
     /// Both ways to the metadata are named.
     #[error("--master and --etcd exclude each other: with --etcd no volmaster is asked")]
     MasterAndEtcd,
@@ -227,6 +248,7 @@ impl Action {
             | Action::Completion(_)
             | Action::Man(_) => true,
             Action::VolumeCreate(_)
+            | Action::VolumeSet(..)
             | Action::VolumeRemove(..)
             | Action::HostList
             | Action::HostGet(_)
@@ -281,6 +303,7 @@ fn volume(command: VolumeCommand) -> Result<Action, UsageError> {
         VolumeCommand::Create { volume, options } => {
             Action::VolumeCreate(creation(one(volume)?, options)?)
         }
+        VolumeCommand::Set { volume, changes } => change(&volume, &changes)?,
         VolumeCommand::Get { volume } => Action::VolumeGet(one(volume)?),
         VolumeCommand::List { tenant } => Action::VolumeList(Some(tenant)),
         VolumeCommand::ListAll => Action::VolumeList(None),
@@ -314,6 +337,31 @@ fn creation(id: VolumeId, pairs: Vec<(String, String)>) -> Result<CreateVolume, 
     OptionSet::from_driver_options(&options)?;
     let VolumeId { tenant, volume } = id;
     Ok(CreateVolume { tenant, name: volume, options })
+}
+
+/// A second argument that is no change is the name of the volume, as in older versions.
+fn change(first: &str, rest: &[String]) -> Result<Action, UsageError> {
+    let (id, pairs) = match rest {
+        [name, pairs @ ..] if !first.contains('/') && !name.contains('=') => {
+            (pair(first, name)?, pairs)
+        }
+        pairs => (volume_id(first)?, pairs),
+    };
+    let mut options = std::collections::BTreeMap::new();
+    for given in pairs {
+        let (key, value) = given
+            .split_once('=')
+            .filter(|(key, _)| !key.is_empty())
+            .ok_or_else(|| UsageError::NoPair { given: given.clone() })?;
+        if options.insert(key.to_owned(), value.to_owned()).is_some() {
+            return Err(UsageError::ChangeTwice { key: key.to_owned() });
+        }
+    }
+    if options.is_empty() {
+        return Err(UsageError::NoChange);
+    }
+    LiveChange::from_driver_options(&options)?;
+    Ok(Action::VolumeSet(id, SetVolume { options }))
 }
 
 fn one(given: OneVolume) -> Result<VolumeId, UsageError> {
@@ -447,6 +495,35 @@ mod tests {
             ("volcli volume create t/v --opt size", "KEY=VALUE"),
         ] {
             let error = read(line).unwrap_err();
+            assert!(error.contains(expected), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn changes_are_checked_before_they_are_sent() {
+        let expected = |options: &[(&str, &str)]| {
+            let options = options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+            Action::VolumeSet(id("t/v"), SetVolume { options: options.collect() })
+        };
+        let limit = expected(&[("rate-limit.write.bps", "2MB")]);
+        for line in ["t/v rate-limit.write.bps=2MB", "t v rate-limit.write.bps=2MB"] {
+            assert_eq!(action_of(&format!("volcli volume set {line}")), limit, "{line}");
+        }
+        let two = expected(&[("rate-limit.read.iops", "0"), ("snapshots", "false")]);
+        assert_eq!(action_of("volcli volume set t/v snapshots=false rate-limit.read.iops=0"), two);
+        for (line, expected) in [
+            ("t/v", "KEY=VALUE"),
+            ("t v", "nothing is to be changed"),
+            ("v snapshots=false", "names no tenant"),
+            ("t/v w snapshots=false", "\"w\" is not written KEY=VALUE"),
+            ("t/v =5", "\"=5\" is not written KEY=VALUE"),
+            ("t/v snapshots=0 snapshots=1", "more than once"),
+            ("t/v size=1GB", "option size cannot be changed by set"),
+            ("t/v sise=1GB", "unknown option \"sise\""),
+            ("t/v snapshots=maybe", "true or false"),
+            ("t/v snapshots=0 --etcd http://e:1", "needs a volmaster"),
+        ] {
+            let error = read(&format!("volcli volume set {line}")).unwrap_err();
             assert!(error.contains(expected), "{line}: {error}");
         }
     }

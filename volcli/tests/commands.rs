@@ -170,6 +170,23 @@ fn volumes_are_created_shown_and_removed() {
 }
 
 #[test]
+fn volumes_are_changed() {
+    let fake = furnished();
+    let lines = [
+        "volume set t/a rate-limit.write.bps=1000000 rate-limit.read.iops=100",
+        "volume set t a rate-limit.read.iops=0",
+        "volume set t/a rate-limit.write.bps=2 -o name",
+        "volume set t/zzz rate-limit.write.bps=2",
+        "volume set t/a size=2GB",
+    ];
+    let mut told = transcript(&fake, &lines);
+    fake.data.lock().unwrap().limits_fail = Some("ceph cannot be reached");
+    told.push_str(&transcript(&fake, &["volume set t/a rate-limit.write.bps=3"]));
+    insta::assert_snapshot!(told);
+    assert_eq!(done(&fake, "volume get t/a").json()["options"]["rate-limit"]["write-bps"], 3);
+}
+
+#[test]
 fn mounts_hosts_and_settings() {
     let fake = furnished();
     fake.hold("t/a", "h1");

@@ -1,9 +1,9 @@
 //! Hosts and their sessions: `host_*`.
 
 use hyper::Method;
-use volapi::hosts::{Host, OpenSession, SessionGranted};
+use volapi::hosts::{HeldLimits, Host, OpenSession, SessionGranted};
 use volapi::list::ListQuery;
-use volapi::routes;
+use volapi::{Listing, routes};
 use volcore::name::HostName;
 
 use crate::call::Call;
@@ -26,6 +26,13 @@ impl Client {
         let call = Call::new("host_forget", subject(host), Method::DELETE, routes::host(host));
         self.send_removal(call).await?;
         Ok(())
+    }
+
+    /// The limits of what a host holds.
+    pub async fn host_limit_list(&self, host: &HostName) -> Result<Vec<HeldLimits>, ClientError> {
+        let subject = format!("the limits of {}", subject(host));
+        let call = Call::get("host_limit_list", subject, routes::host_limits(host));
+        Ok(self.read::<Listing<HeldLimits>>(call).await?.items)
     }
 
     /// Opens a host's session, or renews it.

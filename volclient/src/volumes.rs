@@ -2,7 +2,7 @@
 
 use hyper::{Method, StatusCode};
 use volapi::list::{LARGEST_PAGE, ListQuery, View};
-use volapi::volumes::{CreateVolume, RemoveQuery, Removed, Volume, VolumeBrief};
+use volapi::volumes::{CreateVolume, RemoveQuery, Removed, SetVolume, Volume, VolumeBrief};
 use volapi::{Listing, routes};
 use volcore::name::{TenantName, VolumeId};
 
@@ -92,6 +92,12 @@ impl Client {
     /// A volume, and who holds it.
     pub async fn volume_get(&self, id: &VolumeId) -> Result<Volume, ClientError> {
         self.read(Call::get("volume_get", subject(id), routes::volume(id))).await
+    }
+
+    /// Changes what is live of a volume; what is so already is no error.
+    pub async fn volume_set(&self, id: &VolumeId, body: &SetVolume) -> Result<Volume, ClientError> {
+        let call = Call::new("volume_set", subject(id), Method::PATCH, routes::volume(id));
+        self.read(call.with_body(body)).await
     }
 
     /// Removes a volume.

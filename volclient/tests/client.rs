@@ -20,7 +20,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket};
 use volapi::hosts::OpenSession;
 use volapi::mounts::{ClaimMount, MountState, ReleaseQuery};
-use volapi::volumes::{CreateVolume, RemoveQuery, State as VolumeState};
+use volapi::volumes::{CreateVolume, RemoveQuery, SetVolume, State as VolumeState};
 use volapi::{Global, Problem, routes};
 use volclient::{BriefItems, Client, ClientError, Creation, MasterUrl, Options, Outcome};
 use volcore::Kind;
@@ -148,12 +148,18 @@ fn reply(operation: &str) -> Response {
         "tenant_get" | "tenant_revision_get" => json_body(200, tenant),
         "tenant_upload" => json_body(201, tenant),
         "volume_list" => json_body(200, json!({"items": [volume()]})),
-        "volume_get" => json_body(200, volume()),
+        "volume_get" | "volume_set" => json_body(200, volume()),
         "volume_create" => json_body(201, volume()),
         "volume_remove" => json_body(200, json!({"volume": "t/v", "left_behind": "rbd/t.v"})),
         "mount_list" => json_body(200, json!({"items": [mount]})),
         "mount_get" | "mount_claim" => json_body(200, mount),
         "host_list" => json_body(200, json!({"items": [host]})),
+        "host_limit_list" => json_body(
+            200,
+            json!({"items": [{
+                "volume": "t/v", "uid": uuid(), "rate-limit": {"write-bps": 1},
+            }]}),
+        ),
         "host_get" | "host_session" => json_body(200, host),
         "global_get" | "global_upload" => json_body(200, json!({"session-ttl": "10s"})),
         "status_get" => json_body(
@@ -207,6 +213,8 @@ async fn every_operation_has_its_method() {
     let body = CreateVolume { tenant, name: "v".parse().unwrap(), options: [].into() };
     assert_eq!(client.volume_create(&body).await.unwrap().0, Creation::Created);
     assert_eq!(client.volume_get(&id()).await.unwrap().state, VolumeState::Ready);
+    let change = SetVolume { options: [].into() };
+    assert_eq!(client.volume_set(&id(), &change).await.unwrap().id(), id());
     let removed = client.volume_remove(&id(), RemoveQuery::default()).await.unwrap();
     assert_eq!(removed.left_behind.as_deref(), Some("rbd/t.v"));
 
@@ -225,6 +233,8 @@ async fn every_operation_has_its_method() {
 
     assert_eq!(client.host_list().await.unwrap()[0].host, host);
     assert_eq!(client.host_get(&host).await.unwrap().host, host);
+    let limits = client.host_limit_list(&host).await.unwrap();
+    assert_eq!(limits[0].rate_limit.write_bps, Some(1));
     client.host_forget(&host).await.unwrap();
     let session = OpenSession {
         instance_id: uuid().parse().unwrap(),

@@ -12,6 +12,7 @@ pub mod global;
 pub mod host;
 pub mod kind;
 pub mod limit;
+pub mod live;
 pub mod name;
 pub mod options;
 pub mod policy;

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::claim::Claim;
 use crate::kind::Kind;
+use crate::live::{LiveChange, LiveRefusal};
 use crate::name::{PoolName, VolumeId};
 use crate::options::{OnRemove, OptionSet};
 use crate::spec::{Difference, VolumeSpec};
@@ -19,7 +20,7 @@ pub struct Volume {
     pub id: VolumeId,
     /// Tells this volume from an earlier one with the same name.
     pub uid: Uuid,
-    /// What it is made of, frozen at creation.
+    /// What it is made of, frozen at creation but for what is [live](crate::live).
     pub spec: VolumeSpec,
     /// Which upload of the tenant's policy it was made from.
     pub policy_revision: u64,
@@ -39,10 +40,12 @@ pub enum VolumeState {
         /// When the work was (last) taken up. Whoever finds it old enough takes it up again.
         since: Timestamp,
     },
-    /// The image is complete under its final name. It may be claimed, read and removed.
+    /// The image is complete under its final name. It may be claimed, read, changed and removed.
     Ready {
         /// The image's own id in its pool, which a later image of the same name does not share.
         image_id: String,
+        /// Whether the image's own limits are those of the spec.
+        limits: ImageLimits,
     },
     /// The image is being removed. Nothing may claim it; a remove waits for it; a create is told to wait.
     Removing {
@@ -52,6 +55,19 @@ pub enum VolumeState {
         image_id: Option<String>,
         /// What becomes of the data.
         disposal: Disposal,
+    },
+}
+
+/// Whether the limits that are written on an image are those of its volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImageLimits {
+    /// They are.
+    Set,
+    /// They were changed in the spec, and whoever did it may not have come to the image, or may be writing on it
+    /// still: they are to be set once more when nobody can.
+    Pending {
+        /// When they were changed last.
+        since: Timestamp,
     },
 }
 
@@ -162,6 +178,71 @@ pub fn volume_create(
     }
 }
 
+/// What a change has to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SetDecision {
+    /// Store this, then set the limits of the image if they are pending.
+    Changed(Box<Volume>),
+    /// It is so already.
+    Unchanged,
+}
+
+/// Why a volume is not changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SetRefusal {
+    /// It is being made or removed.
+    #[error("volume {volume} is {state}; only a volume that is ready can be changed")]
+    NotReady {
+        /// Which.
+        volume: VolumeId,
+        /// Its state.
+        state: &'static str,
+    },
+    /// The change does not fit it.
+    #[error("volume {volume} cannot be changed so")]
+    Live {
+        /// Which.
+        volume: VolumeId,
+        /// Why not.
+        #[source]
+        source: LiveRefusal,
+    },
+}
+
+impl SetRefusal {
+    /// The kind of this refusal.
+    pub fn kind(&self) -> Kind {
+        match self {
+            SetRefusal::NotReady { .. } => Kind::Busy,
+            SetRefusal::Live { source, .. } => source.kind(),
+        }
+    }
+}
+
+/// Only a volume that is ready is changed, held or not; asking for what it has already is success.
+pub fn volume_set(
+    volume: &Volume,
+    change: &LiveChange,
+    now: Timestamp,
+) -> Result<SetDecision, SetRefusal> {
+    let VolumeState::Ready { image_id, .. } = &volume.state else {
+        let (volume, state) = (volume.id.clone(), volume.state.as_str());
+        return Err(SetRefusal::NotReady { volume, state });
+    };
+    let refused = |source| SetRefusal::Live { volume: volume.id.clone(), source };
+    let spec = volume.spec.changed(change).map_err(refused)?;
+    if spec == volume.spec {
+        return Ok(SetDecision::Unchanged);
+    }
+    if spec.rate_limits == volume.spec.rate_limits {
+        return Ok(SetDecision::Changed(Box::new(Volume { spec, ..volume.clone() })));
+    }
+    let limits = ImageLimits::Pending { since: now };
+    let state = VolumeState::Ready { image_id: image_id.clone(), limits };
+    let changed = Volume { spec, state, last_error: None, ..volume.clone() };
+    Ok(SetDecision::Changed(Box::new(changed)))
+}
+
 /// What a remove has to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RemoveDecision {
@@ -209,7 +290,7 @@ pub fn volume_remove(
     let image_id = match &volume.state {
         VolumeState::Removing { .. } => return Ok(RemoveDecision::Continue),
         VolumeState::Creating { .. } => None,
-        VolumeState::Ready { image_id } => Some(image_id.clone()),
+        VolumeState::Ready { image_id, .. } => Some(image_id.clone()),
     };
     Ok(RemoveDecision::Begin(VolumeState::Removing { since: now, image_id, disposal }))
 }
@@ -244,7 +325,7 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn ready() -> Volume {
-        volume(VolumeState::Ready { image_id: "1".into() })
+        volume(VolumeState::Ready { image_id: "1".into(), limits: ImageLimits::Set })
     }
 
     fn size(text: &str) -> OptionSet {
@@ -262,6 +343,48 @@ pub(crate) mod tests {
         assert!(error.to_string().contains("size is 10 MiB, asked for 1 GiB"), "{error}");
         let creating = volume(VolumeState::Creating { since: Timestamp::UNIX_EPOCH });
         assert_eq!(volume_create(Some(&creating), &none), Ok(CreateDecision::Await));
+    }
+
+    fn live(key: &str, value: &str) -> LiveChange {
+        LiveChange::from_driver_options(&[(key.to_owned(), value.to_owned())].into()).unwrap()
+    }
+
+    #[test]
+    fn a_change_of_limits_is_pending_until_the_image_has_it() {
+        let now = Timestamp::from_second(60).unwrap();
+        let limit = live("rate-limit.write.bps", "2MB");
+        let changed = match volume_set(&ready(), &limit, now).unwrap() {
+            SetDecision::Changed(changed) => changed,
+            SetDecision::Unchanged => panic!("it has no limit"),
+        };
+        let limits = ImageLimits::Pending { since: now };
+        assert_eq!(changed.state, VolumeState::Ready { image_id: "1".into(), limits });
+        assert_eq!(volume_set(&changed, &limit, now), Ok(SetDecision::Unchanged));
+        let none = live("rate-limit.read.bps", "0");
+        assert_eq!(volume_set(&ready(), &none, now), Ok(SetDecision::Unchanged));
+        // What is no limit leaves what is pending as it is.
+        let hourly = ["snapshots=1", "snapshots.frequency=1h", "snapshots.keep=2"];
+        let hourly = hourly.iter().filter_map(|pair| pair.split_once('='));
+        let hourly = hourly.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        let hourly = LiveChange::from_driver_options(&hourly).unwrap();
+        let later = Timestamp::from_second(90).unwrap();
+        let Ok(SetDecision::Changed(both)) = volume_set(&changed, &hourly, later) else { panic!() };
+        assert_eq!((both.state, both.spec.schedule.is_some()), (changed.state, true));
+    }
+
+    #[test]
+    fn only_a_ready_volume_is_changed() {
+        let now = Timestamp::UNIX_EPOCH;
+        let limit = live("rate-limit.write.bps", "2MB");
+        let creating = volume(VolumeState::Creating { since: now });
+        let error = volume_set(&creating, &limit, now).unwrap_err();
+        assert_eq!(error.kind(), Kind::Busy);
+        assert_eq!(
+            error.to_string(),
+            "volume t/v is creating; only a volume that is ready can be changed"
+        );
+        let error = volume_set(&ready(), &live("snapshots", "true"), now).unwrap_err();
+        assert_eq!(error.kind(), Kind::Invalid);
     }
 
     #[test]

@@ -75,7 +75,10 @@ pub fn router(app: Arc<App>, limits: Limits) -> Router {
         .route(routes::TENANT_REVISIONS, get(tenants::tenant_revision_list))
         .route(routes::TENANT_REVISION, get(tenants::tenant_revision_get))
         .route(routes::VOLUMES, get(volumes::volume_list).merge(post(volumes::volume_create)))
-        .route(routes::VOLUME, get(volumes::volume_get).delete(volumes::volume_remove))
+        .route(
+            routes::VOLUME,
+            get(volumes::volume_get).patch(volumes::volume_set).delete(volumes::volume_remove),
+        )
         .route(routes::MOUNTS, get(mounts::mount_list))
         .route(
             routes::MOUNT,
@@ -83,6 +86,7 @@ pub fn router(app: Arc<App>, limits: Limits) -> Router {
         )
         .route(routes::HOSTS, get(hosts::host_list))
         .route(routes::HOST, get(hosts::host_get).delete(hosts::host_forget))
+        .route(routes::HOST_LIMITS, get(hosts::host_limit_list))
         .route(routes::HOST_SESSION, put(hosts::host_session))
         .route(routes::GLOBAL, get(global::global_get).put(global::global_upload))
         .route(routes::STATUS, get(status::status_get))

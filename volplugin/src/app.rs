@@ -6,6 +6,7 @@
 
 pub mod cache;
 pub mod leave;
+pub mod limits;
 pub mod mount;
 pub mod status;
 pub mod unmount;

@@ -78,6 +78,7 @@ async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     let (calls, stop) = (TaskTracker::new(), CancellationToken::new());
     tokio::spawn(background::session::run(Arc::clone(&plugin)));
     tokio::spawn(background::cache::run(Arc::clone(&plugin)));
+    tokio::spawn(background::limits::run(Arc::clone(&plugin)));
     tokio::spawn(background::reconcile::run(Arc::clone(&plugin)));
     let serving = serve(&socket, Arc::clone(&plugin), calls.clone(), stop.clone());
     // Cancel-safe: serve() is dropped only at the end of the process.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use volapi::hosts::{OpenSession, SessionGranted};
+use volapi::hosts::{HeldLimits, OpenSession, SessionGranted};
 use volapi::mounts::{ClaimMount, Mount, ReleaseQuery};
 use volapi::problem::chain;
 use volapi::volumes::{CreateVolume, DisposalQuery, RemoveQuery, Volume, VolumeBrief};
@@ -111,6 +111,13 @@ pub trait Master: Send + Sync + 'static {
     /// All claims.
     async fn mount_list(&self, within: Duration) -> Result<Vec<Mount>, MasterError>;
 
+    /// The limits of all that this host holds.
+    async fn host_limit_list(
+        &self,
+        host: &HostName,
+        within: Duration,
+    ) -> Result<Vec<HeldLimits>, MasterError>;
+
     /// Opens or renews this host's session.
     async fn host_session(
         &self,
@@ -201,6 +208,14 @@ impl Master for Client {
 
     async fn mount_list(&self, within: Duration) -> Result<Vec<Mount>, MasterError> {
         Ok(self.within(within).mount_list(None).await?)
+    }
+
+    async fn host_limit_list(
+        &self,
+        host: &HostName,
+        within: Duration,
+    ) -> Result<Vec<HeldLimits>, MasterError> {
+        Ok(self.within(within).host_limit_list(host).await?)
     }
 
     async fn host_session(

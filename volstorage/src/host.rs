@@ -227,6 +227,10 @@ pub trait HostDriver: Send + Sync + 'static {
     /// The space in a mounted file system.
     async fn space(&self, target: &Path) -> Result<Space, HostError>;
 
+    /// Sets the limits of a mounted image, live, where this host [holds](Self::holds_limits) them; elsewhere nothing.
+    /// Fails if the device is not (or not any more) this image's: numbers are used again.
+    async fn limit(&self, mapping: &Mapping, limits: &RateLimits) -> Result<(), HostError>;
+
     /// Whether this host holds the limits of what is mapped in this way, at its mounts.
     fn holds_limits(&self, access: Access) -> bool;
 }

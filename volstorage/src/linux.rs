@@ -45,6 +45,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tokio::sync::OnceCell;
+use volcore::limit::RateLimits;
 use volcore::options::Access;
 
 use crate::blocking::{self, Blocked};
@@ -333,6 +334,10 @@ impl HostDriver for LinuxHost {
 
     async fn space(&self, target: &Path) -> Result<Space, HostError> {
         self.within(self.deadlines().unmount).measure(target).await
+    }
+
+    async fn limit(&self, mapping: &Mapping, limits: &RateLimits) -> Result<(), HostError> {
+        self.within(self.deadlines().unmount).limit(mapping, limits).await
     }
 
     fn holds_limits(&self, access: Access) -> bool {

@@ -284,8 +284,9 @@ impl ImageDriver for RbdImages {
         let limit = move |session: &Session| {
             let action = format!("set the limits of image {image}");
             let failed = |error| session.failed(&action, error);
-            let open = session.pool(&image.pool)?.open_image(&image.name).map_err(failed)?;
-            faults.effect("set the limits", || build::limit(&open, &limits).map_err(failed))
+            let pool = session.pool(&image.pool)?;
+            let limit = || build::limit(&pool, &image.name, &limits).map_err(failed);
+            faults.effect("set the limits", limit)
         };
         self.connection.call(&action, CALL, limit).await
     }

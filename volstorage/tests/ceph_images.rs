@@ -427,6 +427,38 @@ fn metadata_and_config_keys() {
     remove("t.meta");
 }
 
+/// A limit that another client writes is felt by the holder of the lock, who keeps it.
+#[test]
+fn metadata_is_changed_past_the_holder_of_the_lock() {
+    const LIMIT: &str = "conf_rbd_qos_write_bps_limit";
+    create("t.past", 64 * MIB);
+    let holder = CEPH.connect(Timeouts::default());
+    let holder = holder.pool("rbd").unwrap().open_image("t.past").unwrap();
+    holder.acquire_lock().unwrap();
+    let writes = || {
+        let began = Instant::now();
+        for piece in 0..24 {
+            holder.write_at(piece * MIB / 4, &[7; 256 << 10]).unwrap();
+        }
+        began.elapsed()
+    };
+    let pool = CEPH.pool();
+    let free = writes();
+    pool.change_metadata("t.past", &[(LIMIT, Some("2097152")), ("conf_other", None)]).unwrap();
+    let limited = writes();
+    assert!(limited > Duration::from_secs(2), "6 MiB at 2 MiB/s took {limited:?}, {free:?} before");
+    assert_eq!(holder.metadata(LIMIT).unwrap().as_deref(), Some("2097152"));
+    pool.change_metadata("t.past", &[(LIMIT, None)]).unwrap();
+    pool.change_metadata("t.past", &[(LIMIT, None)]).unwrap();
+    let free = writes();
+    assert!(free < limited / 2, "without a limit it took {free:?}, {limited:?} with one");
+    assert_eq!(holder.metadata(LIMIT).unwrap(), None);
+    assert!(holder.is_lock_owner().unwrap());
+    assert!(pool.change_metadata("t.none", &[(LIMIT, None)]).unwrap_err().is_not_found());
+    drop(holder);
+    remove("t.past");
+}
+
 #[test]
 fn trash_keeps_and_removes() {
     let pool = CEPH.pool();

@@ -4,12 +4,17 @@
 
 mod host_support;
 
+use std::num::NonZeroU64;
 use std::path::Path;
 
 use host_support::{Bed, map, mount};
 use volcore::Kind;
+use volcore::limit::RateLimits;
+use volcore::options::Access;
 use volstorage::fake::host::FakeHost;
-use volstorage::host::{Found, HostDriver, HostError, Mapping, Mode, Undone};
+use volstorage::host::{
+    Found, HostDriver, HostError, MapRequest, Mapping, Mode, MountRequest, Undone,
+};
 use volstorage::image::ImageSource;
 
 /// Two images with a file system, one without, and one that does not exist.
@@ -55,6 +60,10 @@ async fn done_twice(host: &dyn HostDriver, images: &Images, root: &Path) {
     let inventory = host.inventory().await.unwrap();
     assert_eq!(inventory.mounts, [(mapping.device.clone(), target.clone())]);
     assert!(host.space(&target).await.unwrap().size > 0);
+    // Where somebody else holds the limits, there is nothing to do.
+    let limits = RateLimits { write_bps: NonZeroU64::new(1), ..RateLimits::default() };
+    host.limit(&mapping, &limits).await.unwrap();
+    host.limit(&mapping, &limits).await.unwrap();
     assert_eq!(host.users(&mapping.device, &target).await.unwrap(), [""; 0]);
     assert_eq!(host.unmount(&target).await.unwrap(), Undone::Done);
     assert_eq!(host.unmount(&target).await.unwrap(), Undone::Absent);
@@ -135,6 +144,30 @@ async fn the_fake_keeps_it() {
     host.set_missing(&images.missing);
     host.set_blank(&images.blank);
     contract(&host, &images, Path::new("/mnt/volplugin")).await;
+}
+
+/// As the kernel's rbd has it: the limits are the mount's, follow a change, and are nobody's when the device has gone.
+#[tokio::test]
+async fn the_fake_holds_limits_of_the_kernels_devices() {
+    let host = FakeHost::new();
+    let source = ImageSource::Rbd { pool: "rbd".into(), image: "one".into() };
+    let target = Path::new("/mnt/volplugin/one");
+    let limits = |bps| RateLimits { write_bps: NonZeroU64::new(bps), ..RateLimits::default() };
+    let mapping = host.map(&MapRequest { access: Access::Kernel, ..map(&source) }).await.unwrap();
+    assert!(host.holds_limits(mapping.access));
+    let request = MountRequest { limits: limits(1), ..mount(target) };
+    host.mount(&mapping, &request).await.unwrap();
+    assert_eq!(host.limits(&source), limits(1));
+    host.limit(&mapping, &limits(2)).await.unwrap();
+    assert_eq!(host.limits(&source), limits(2));
+    let stale = Mapping { device: "/dev/fake9".into(), ..mapping.clone() };
+    host.limit(&stale, &limits(3)).await.unwrap_err();
+    host.limit(&mapping, &limits(0)).await.unwrap();
+    assert!(host.limits(&source).is_unlimited());
+    host.limit(&mapping, &limits(4)).await.unwrap();
+    host.unmount(target).await.unwrap();
+    assert!(host.limits(&source).is_unlimited());
+    host.limit(&mapping, &limits(5)).await.unwrap_err();
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ Examples:
   volcli volume create tenant1/db --opt size=20GB --opt filesystem=xfs
   volcli volume get tenant1/db
   volcli volume list tenant1
+  volcli volume set tenant1/db rate-limit.write.bps=10MB
   volcli volume remove tenant1/db
 
 A volume is written tenant/volume. The older two arguments, tenant and volume, are read as well.";
@@ -29,6 +30,16 @@ const GET_EXAMPLES: &str = "\
 Examples:
   volcli volume get tenant1/db
   volcli volume get tenant1/db -o table";
+
+const SET_EXAMPLES: &str = "\
+Examples:
+  volcli volume set tenant1/db rate-limit.write.bps=10MB rate-limit.write.iops=500
+  volcli volume set tenant1/db rate-limit.write.bps=0
+  volcli volume set tenant1/db snapshots=true snapshots.frequency=30m snapshots.keep=20
+
+Options that can be changed (a limit of 0 is none):
+  rate-limit.write.iops, rate-limit.read.iops, rate-limit.write.bps, rate-limit.read.bps,
+  snapshots, snapshots.frequency, snapshots.keep, snapshot.retention, snapshot.freeze";
 
 const LIST_EXAMPLES: &str = "\
 Examples:
@@ -89,6 +100,19 @@ pub enum VolumeCommand {
     Get {
         #[command(flatten)]
         volume: OneVolume,
+    },
+    /// Change limits and snapshots of a volume, also while it is in use
+    ///
+    /// What is not named stays as it is. Limits hold for running containers within two seconds. All
+    /// other options are settled when a volume is created.
+    #[command(after_help = SET_EXAMPLES)]
+    Set {
+        /// The volume
+        #[arg(value_name = "TENANT/VOLUME")]
+        volume: String,
+        /// What to change
+        #[arg(value_name = "KEY=VALUE", required = true)]
+        changes: Vec<String>,
     },
     /// List the volumes of a tenant
     #[command(visible_alias = "ls", after_help = LIST_EXAMPLES)]

@@ -1,8 +1,9 @@
 //! `volcli volume …`
 
 use volapi::mounts::Mount;
-use volapi::volumes::{CreateVolume, RemoveQuery, Volume};
+use volapi::volumes::{CreateVolume, RemoveQuery, SetVolume, Volume};
 use volclient::Creation;
+use volcore::live::LIVE;
 use volcore::name::{TenantName, VolumeId};
 use volcore::options::OnRemove;
 
@@ -31,6 +32,20 @@ fn shape(volume: &Volume) -> String {
     words.extend(volume.options.filesystem.as_ref().map(ToString::to_string));
     words.push(format!("image {}", image(&volume.image)));
     words.join(", ")
+}
+
+pub async fn set(context: &Context, id: &VolumeId, body: &SetVolume) -> Result<Exit, Failure> {
+    let volume = context.backend.master()?.volume_set(id, body).await?;
+    let options = volume.options.to_driver_options();
+    let live = LIVE.iter().filter_map(|key| Some(format!("{key}={}", options.get(key)?)));
+    say(format_args!("volume {id}: {}", live.collect::<Vec<_>>().join(" ")));
+    if let Some(error) = &volume.last_error {
+        say(format_args!(
+            "volume {id}: this is stored, and its image gets it as soon as it can; for now: {error}"
+        ));
+    }
+    output::changed(&volume, context.format)?;
+    Ok(Exit::Done)
 }
 
 pub async fn get(context: &Context, id: &VolumeId) -> Result<Exit, Failure> {

@@ -5,7 +5,7 @@ use volcore::name::{TenantName, VolumeId};
 use volcore::options::OptionSet;
 use volcore::policy::TenantPolicy;
 use volcore::spec::VolumeSpec;
-use volcore::volume::{Volume, VolumeState};
+use volcore::volume::{ImageLimits, Volume, VolumeState};
 use volstore::memory::{Fault, MemoryStore};
 use volstore::store::Expect;
 
@@ -39,7 +39,7 @@ async fn furnish(direct: &Direct) {
         spec: VolumeSpec::freeze(&policy("10MB"), OptionSet::default(), &pool).unwrap(),
         policy_revision: 1,
         created_at: jiff::Timestamp::UNIX_EPOCH,
-        state: VolumeState::Ready { image_id: "1".into() },
+        state: VolumeState::Ready { image_id: "1".into(), limits: ImageLimits::Set },
         last_error: None,
     };
     let holder = Holder {

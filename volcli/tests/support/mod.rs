@@ -15,8 +15,9 @@ use axum::routing::get;
 use serde_json::{Value, json};
 use volapi::Problem;
 use volapi::routes;
-use volapi::volumes::CreateVolume;
+use volapi::volumes::{CreateVolume, SetVolume};
 use volcore::Kind;
+use volcore::live::LiveChange;
 use volcore::policy::TenantPolicy;
 
 const WHEN: &str = "2026-01-02T03:04:05Z";
@@ -37,6 +38,8 @@ pub struct Data {
     pub hosts: BTreeMap<String, Value>,
     /// The settings.
     pub session_ttl: Option<String>,
+    /// Why the images do not take limits.
+    pub limits_fail: Option<&'static str>,
     /// Whether the images answer.
     pub images_down: bool,
     /// The requests that came, `METHOD path?query agent`.
@@ -96,7 +99,7 @@ fn router(data: Shared) -> Router {
         .route(routes::TENANT_REVISIONS, get(tenant_revision_list))
         .route(routes::TENANT_REVISION, get(tenant_revision_get))
         .route(routes::VOLUMES, get(volume_list).post(volume_create))
-        .route(routes::VOLUME, get(volume_get).delete(volume_remove))
+        .route(routes::VOLUME, get(volume_get).patch(volume_set).delete(volume_remove))
         .route(routes::MOUNTS, get(mount_list))
         .route(routes::MOUNT, get(mount_get).delete(mount_release))
         .route(routes::HOSTS, get(host_list))
@@ -261,6 +264,30 @@ async fn volume_get(State(data): State<Shared>, Path((t, v)): Path<(String, Stri
         volume
     });
     found(&format!("volume {id}"), volume.as_ref())
+}
+
+async fn volume_set(
+    State(data): State<Shared>,
+    Path((t, v)): Path<(String, String)>,
+    body: Bytes,
+) -> Response {
+    let SetVolume { options } = serde_json::from_slice(&body).unwrap();
+    LiveChange::from_driver_options(&options).unwrap();
+    let (id, mut data) = (format!("{t}/{v}"), data.lock().unwrap());
+    let error = data.limits_fail;
+    let Some(volume) = data.volumes.get_mut(&id) else {
+        return refuse(Kind::NotFound, format!("volume {id} does not exist"));
+    };
+    for (key, value) in options {
+        let member = key.strip_prefix("rate-limit.").unwrap().replace('.', "-");
+        volume["options"]["rate-limit"][member] = match value.as_str() {
+            "0" => Value::Null,
+            value => value.parse::<u64>().unwrap().into(),
+        };
+    }
+    let mut shown = volume.clone();
+    shown["last_error"] = error.into();
+    reply(200, shown)
 }
 
 async fn volume_remove(

@@ -1,14 +1,18 @@
 //! Hosts and their sessions, which live on leases of the store.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 use volcore::Kind;
 use volcore::duration::SessionTtl;
 use volcore::host::{Session, SessionDecision, SessionRefusal};
 use volcore::name::{BootId, HostName};
+use volcore::volume::Volume;
 use volstore::records::{LeasedSession, Versioned};
 use volstore::store::{Commit, Expect, Renewal, StoreError};
 
-use super::{App, Failing, store_kind};
+use super::volumes::volume_sync;
+use super::{App, Failing, ListError, store_kind};
 
 /// How often an operation begins again because somebody else was faster.
 const ROUNDS: usize = 10;
@@ -69,6 +73,18 @@ pub async fn host_get(app: &App, host: &HostName) -> Result<Session, HostError> 
     let found = app.records.session(host).await?;
     let none = || HostError::NotFound { host: host.clone() };
     found.map(|found| found.value.session).ok_or_else(none)
+}
+
+/// Lists the volumes that a host holds, for their limits: hosts ask every second, so it is answered from the mirrors.
+pub async fn host_limit_list(app: &App, host: &HostName) -> Result<Vec<Arc<Volume>>, ListError> {
+    volume_sync(app).await?;
+    let held: Vec<_> = app.mirrors.mounts.read(|view| {
+        let claims = view.records().values().map(|kept| &kept.record);
+        let ours = claims.filter(|claim| claim.holders.iter().any(|holder| holder.host == *host));
+        ours.map(|claim| app.records.keys().volume(&claim.volume)).collect()
+    });
+    let volume = |key| app.mirrors.volumes.get(key).map(|kept| kept.record);
+    Ok(held.iter().filter_map(volume).collect())
 }
 
 /// Opens or renews a host's session.

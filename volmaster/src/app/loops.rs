@@ -20,7 +20,7 @@ const AT_A_TIME: usize = 16;
 /// The reconcilers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LoopName {
-    /// Finishes creating and removing.
+    /// Finishes creating, changing and removing.
     Volumes,
     /// Drops what attempts to make images have left.
     Unfinished,

@@ -1,7 +1,8 @@
-//! Volumes: showing and listing them. Creating and removing have files of their own.
+//! Volumes: showing and listing them. Creating, changing and removing have files of their own.
 
 mod create;
 mod remove;
+mod set;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +11,11 @@ use jiff::Timestamp;
 use volapi::volumes::Image;
 use volcore::Kind;
 use volcore::claim::Claim;
+use volcore::live::LiveError;
 use volcore::name::{TenantName, VolumeId};
 use volcore::options::OptionError;
 use volcore::spec::SpecError;
-use volcore::volume::{CreateRefusal, ImageName, RemoveRefusal, Volume, VolumeState};
+use volcore::volume::{CreateRefusal, ImageName, RemoveRefusal, SetRefusal, Volume, VolumeState};
 use volstorage::image::{ImageError, ImageSource};
 use volstore::records::Versioned;
 use volstore::store::StoreError;
@@ -24,6 +26,8 @@ pub use create::{Creation, volume_create};
 pub(crate) use create::{abandoned, finish_create, take_up};
 pub use remove::{LeftBehind, Removal, RemoveAsk, volume_remove};
 pub(crate) use remove::{Mode, finish_remove};
+pub use set::{Setting, volume_set};
+pub(crate) use set::{finish_set, is_left, pending_since};
 
 /// How long making an image is waited for, by whoever makes it.
 pub(crate) const CREATE_BOUND: Duration = Duration::from_secs(100);
@@ -55,6 +59,9 @@ pub enum VolumeError {
     /// A driver option cannot be taken.
     #[error(transparent)]
     Option(#[from] OptionError),
+    /// A driver option cannot be changed, or not so.
+    #[error(transparent)]
+    Live(#[from] LiveError),
     /// Policy and options together make no volume.
     #[error("volume {volume} cannot be made")]
     Spec {
@@ -70,6 +77,9 @@ pub enum VolumeError {
     /// The rules say no.
     #[error(transparent)]
     Remove(#[from] RemoveRefusal),
+    /// The rules say no.
+    #[error(transparent)]
+    Set(#[from] SetRefusal),
     /// Somebody is making it, and has not finished in time.
     #[error("volume {volume} is still being created, since {since:.0}; try again")]
     StillCreating {
@@ -87,7 +97,7 @@ pub enum VolumeError {
     /// The image driver failed.
     #[error("could not {action} volume {volume}")]
     Image {
-        /// `create` or `remove`.
+        /// `create`, `remove` or `set the limits of`.
         action: &'static str,
         /// Which.
         volume: VolumeId,
@@ -121,10 +131,11 @@ impl Failing for VolumeError {
     fn kind(&self) -> Kind {
         match self {
             VolumeError::NotFound { .. } | VolumeError::NoTenant { .. } => Kind::NotFound,
-            VolumeError::Option(_) => Kind::Invalid,
+            VolumeError::Option(_) | VolumeError::Live(_) => Kind::Invalid,
             VolumeError::Spec { source, .. } => source.kind(),
             VolumeError::Create(refusal) => refusal.kind(),
             VolumeError::Remove(refusal) => refusal.kind(),
+            VolumeError::Set(refusal) => refusal.kind(),
             VolumeError::StillCreating { .. } | VolumeError::Contended { .. } => Kind::Busy,
             VolumeError::RemovedMeanwhile { .. } | VolumeError::Replaced { .. } => Kind::Conflict,
             VolumeError::Image { source, .. } => source.kind(),

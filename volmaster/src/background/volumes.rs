@@ -1,4 +1,4 @@
-//! Finishes volumes that somebody began to create or to remove and has not finished.
+//! Finishes volumes that somebody began to create, to change or to remove and has not finished.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,8 @@ use volcore::volume::{Volume, VolumeState};
 
 use super::{LoopError, Pass};
 use crate::app::volumes::{
-    Mode, TAKE_UP_AFTER, abandoned, finish_create, finish_remove, take_up, volume_sync,
+    Mode, TAKE_UP_AFTER, abandoned, finish_create, finish_remove, finish_set, is_left,
+    pending_since, take_up, volume_sync,
 };
 use crate::app::{App, LoopName};
 
@@ -27,19 +28,29 @@ pub(super) async fn pass(app: &Arc<App>) -> Result<Pass, LoopError> {
     volume_sync(app).await?;
     let pending: Vec<Arc<Volume>> = app.mirrors.volumes.read(|view| {
         let all = view.records().values().map(|kept| &kept.record);
-        all.filter(|volume| !matches!(volume.state, VolumeState::Ready { .. })).cloned().collect()
+        all.filter(|volume| is_pending(volume)).cloned().collect()
     });
     let cell = app.loops.of(LoopName::Volumes);
     cell.keep(&pending.iter().map(|volume| volume.uid).collect::<Vec<_>>());
     let now = app.now();
     let due = pending.iter().filter(|volume| is_due(app, volume, now)).take(BATCH);
     let tasks = due.filter_map(|volume| begin(app, volume)).collect();
-    Ok(Pass { pending: pending.iter().map(|volume| line(volume)).collect(), tasks })
+    // A change is in the image as a rule: only the note of it is left, for a while.
+    let shown =
+        pending.iter().filter(|volume| pending_since(volume).is_none() || is_left(volume, now));
+    Ok(Pass { pending: shown.map(|volume| line(volume)).collect(), tasks })
+}
+
+fn is_pending(volume: &Volume) -> bool {
+    match volume.state {
+        VolumeState::Creating { .. } | VolumeState::Removing { .. } => true,
+        VolumeState::Ready { .. } => pending_since(volume).is_some(),
+    }
 }
 
 fn is_due(app: &App, volume: &Volume, now: Timestamp) -> bool {
     let left = match &volume.state {
-        VolumeState::Ready { .. } => false,
+        VolumeState::Ready { .. } => is_left(volume, now),
         VolumeState::Creating { .. } => abandoned(volume, now, TAKE_UP_AFTER),
         VolumeState::Removing { since, .. } => {
             volume.last_error.is_some() || now.duration_since(*since) > REMOVING_AFTER
@@ -49,12 +60,17 @@ fn is_due(app: &App, volume: &Volume, now: Timestamp) -> bool {
 }
 
 fn line(volume: &Volume) -> String {
-    let since = match &volume.state {
-        VolumeState::Creating { since } | VolumeState::Removing { since, .. } => *since,
-        VolumeState::Ready { .. } => volume.created_at,
-    };
     let error = volume.last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
-    format!("{} is {} since {since:.0}{error}", volume.id, volume.state.as_str())
+    let id = &volume.id;
+    match &volume.state {
+        VolumeState::Creating { since } | VolumeState::Removing { since, .. } => {
+            format!("{id} is {} since {since:.0}{error}", volume.state.as_str())
+        }
+        VolumeState::Ready { .. } => {
+            let since = pending_since(volume).unwrap_or(volume.created_at);
+            format!("{id} waits for its image to have the limits of {since:.0}{error}")
+        }
+    }
 }
 
 fn begin(app: &Arc<App>, volume: &Volume) -> Option<JoinHandle<()>> {
@@ -80,7 +96,11 @@ async fn finish(app: &App, id: &VolumeId, uid: Uuid) -> Result<(), LoopError> {
         return Ok(());
     };
     match &found.value.state {
-        VolumeState::Ready { .. } => {}
+        VolumeState::Ready { .. } => {
+            if is_left(&found.value, app.now()) {
+                finish_set(app, found).await?;
+            }
+        }
         VolumeState::Creating { .. } => {
             if abandoned(&found.value, app.now(), TAKE_UP_AFTER)
                 && let Some(taken) = take_up(app, &found).await?

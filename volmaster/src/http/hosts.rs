@@ -1,10 +1,13 @@
 //! `/v1/hosts`.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::response::Response;
-use volapi::hosts::{Host, OpenSession, SessionGranted};
+use volapi::hosts::{HeldLimits, Host, OpenSession, SessionGranted};
 use volapi::list::Listing;
 use volcore::name::HostName;
+use volcore::volume::Volume;
 
 use super::Shared;
 use super::answer::{Failure, done, ok};
@@ -23,6 +26,20 @@ pub(super) async fn host_get(
 ) -> Result<Response, Failure> {
     let session = hosts::host_get(&http.app, &host).await?;
     Ok(ok(&Host::from(session)))
+}
+
+pub(super) async fn host_limit_list(
+    State(http): State<Shared>,
+    Of(host): Of<HostName>,
+    _: NoQuery,
+) -> Result<Response, Failure> {
+    let held = hosts::host_limit_list(&http.app, &host).await?;
+    let one = |volume: Arc<Volume>| HeldLimits {
+        volume: volume.id.clone(),
+        uid: volume.uid,
+        rate_limit: (&volume.spec.rate_limits).into(),
+    };
+    Ok(ok(&Listing::whole(held.into_iter().map(one).collect())))
 }
 
 pub(super) async fn host_session(

@@ -7,8 +7,11 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use volapi::list::{ListQuery, Listing, View};
 use volapi::mounts::Mount;
-use volapi::volumes::{CreateVolume, DisposalQuery, RemoveQuery, Removed, Volume, VolumeBrief};
+use volapi::volumes::{
+    CreateVolume, DisposalQuery, RemoveQuery, Removed, SetVolume, Volume, VolumeBrief,
+};
 use volcore::claim::Claim;
+use volcore::live::LiveChange;
 use volcore::name::VolumeId;
 use volcore::options::OptionSet;
 use volcore::volume::Disposal;
@@ -17,7 +20,7 @@ use super::Shared;
 use super::answer::{Failure, json, ok};
 use super::ask::{Json, NoQuery, Of, Query};
 use super::pages::PageKey;
-use crate::app::volumes::{self, Creation, LeftBehind, RemoveAsk, VolumeError};
+use crate::app::volumes::{self, Creation, LeftBehind, RemoveAsk, Setting, VolumeError};
 use crate::app::{App, ListAsk, Slice};
 
 pub(super) async fn volume_list(
@@ -80,6 +83,24 @@ pub(super) async fn volume_create(
         Creation::Unchanged(volume) => (StatusCode::OK, volume),
     };
     Ok(json(status, &shown(&http.app, volume, None)))
+}
+
+pub(super) async fn volume_set(
+    State(http): State<Shared>,
+    Of(id): Of<VolumeId>,
+    _: NoQuery,
+    Json(body): Json<SetVolume>,
+) -> Result<Response, Failure> {
+    let change = LiveChange::from_driver_options(&body.options).map_err(VolumeError::from)?;
+    let app = http.app.clone();
+    let work = async move {
+        let (Setting::Changed(volume) | Setting::Unchanged(volume)) =
+            volumes::volume_set(&app, &id, &change).await?;
+        let (_, claim) = volumes::volume_get(&app, &id).await?;
+        Ok::<_, VolumeError>((volume, claim))
+    };
+    let (volume, claim) = http.app.detached(work).await??;
+    Ok(ok(&shown(&http.app, volume, claim)))
 }
 
 pub(super) async fn volume_remove(

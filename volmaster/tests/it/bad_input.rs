@@ -80,6 +80,27 @@ async fn options() {
 }
 
 #[tokio::test]
+async fn changes() {
+    let served = Stage::new().await.serve().await;
+    let client = &served.client;
+    let create = r#"{"tenant": "t", "name": "v"}"#;
+    let made = client.post("/v1/volumes", create).await.expect(201).json();
+    let set = async |body: &str| refusal(client, "PATCH", "/v1/volumes/t/v", body).await;
+    let options = async |options: &str| set(&format!(r#"{{"options": {options}}}"#)).await;
+    insta::assert_snapshot!(set("{}").await, @"the body is not valid: missing field `options` at line 1 column 2");
+    insta::assert_snapshot!(set(r#"{"options": {}, "size": "1GB"}"#).await, @"the body is not valid: unknown field `size`, expected `options` at line 1 column 22");
+    insta::assert_snapshot!(options(r#"{"size": "1GB"}"#).await, @"option size cannot be changed by set: the image and the file system on it have the size that they were made with; set changes snapshots, snapshots.frequency, snapshots.keep, snapshot.retention, snapshot.freeze, rate-limit.write.iops, rate-limit.read.iops, rate-limit.write.bps, rate-limit.read.bps");
+    insta::assert_snapshot!(options(r#"{"rate-limit.write.bps": "1MB", "access": "fuse"}"#).await, @"option access cannot be changed by set: hosts use the volume as it was created; create another volume that has it; set changes snapshots, snapshots.frequency, snapshots.keep, snapshot.retention, snapshot.freeze, rate-limit.write.iops, rate-limit.read.iops, rate-limit.write.bps, rate-limit.read.bps");
+    insta::assert_snapshot!(options(r#"{"from": "t/w"}"#).await, @"option from cannot be changed by set: it is settled when the volume is created; create another volume that has it; set changes snapshots, snapshots.frequency, snapshots.keep, snapshot.retention, snapshot.freeze, rate-limit.write.iops, rate-limit.read.iops, rate-limit.write.bps, rate-limit.read.bps");
+    insta::assert_snapshot!(options(r#"{"rate-limit.write.bps": "fast"}"#).await, @r#"option rate-limit.write.bps="fast": it is bytes per second, such as 100000000 or 100MB; 0 for no limit"#);
+    insta::assert_snapshot!(options(r#"{"snapshots": "true"}"#).await, @r#"volume t/v cannot be changed so: snapshots is true, so snapshot.frequency is needed, such as "30m""#);
+    insta::assert_snapshot!(options(r#"{"snapshots.keep": "3"}"#).await, @"volume t/v cannot be changed so: snapshots.keep says nothing while snapshots are off: set snapshots=true with it");
+    let colour = options(r#"{"colour": "red"}"#).await;
+    assert!(colour.starts_with(r#"unknown option "colour""#), "{colour}");
+    assert_eq!(client.get("/v1/volumes/t/v").await.json(), made);
+}
+
+#[tokio::test]
 async fn bodies() {
     let served = Stage::new().await.serve().await;
     let client = &served.client;
@@ -174,7 +195,7 @@ async fn paths_methods_and_ids() {
     {"type":"urn:volplugin:problem:invalid","title":"method not allowed","status":405,"detail":"/v1/global has no method POST","kind":"invalid","request_id":"test"}
     "#);
     assert_eq!(wrong.header("allow").unwrap(), "GET,HEAD,PUT");
-    client.send("PATCH", "/v1/volumes/t/v", &[], "").await.expect(405);
+    client.send("PATCH", "/v1/volumes", &[], "").await.expect(405);
     client.send("BREW", "/v1", &[], "").await.expect(405);
 
     let id = |answer: &crate::client::Answer| answer.header("x-request-id").unwrap();

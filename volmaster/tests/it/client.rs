@@ -62,6 +62,10 @@ impl Client {
         self.send("PUT", path, &["content-type: application/json"], body).await
     }
 
+    pub async fn patch(&self, path: &str, body: &str) -> Answer {
+        self.send("PATCH", path, &["content-type: application/json"], body).await
+    }
+
     pub async fn post(&self, path: &str, body: &str) -> Answer {
         self.send("POST", path, &["content-type: application/json"], body).await
     }

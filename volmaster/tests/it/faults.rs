@@ -21,14 +21,14 @@ use crate::stage::{Stage, no_options, volume};
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug)]
-enum Wrong {
+pub enum Wrong {
     Commit(StoreFault),
     Read,
     Image(ImageFault),
     Death(When),
 }
 
-const EVERYTHING: [Wrong; 9] = [
+pub const EVERYTHING: [Wrong; 9] = [
     Wrong::Commit(StoreFault::Before),
     Wrong::Commit(StoreFault::RequestLost),
     Wrong::Commit(StoreFault::ReplyLost),
@@ -41,17 +41,17 @@ const EVERYTHING: [Wrong; 9] = [
 ];
 
 /// One process, in which the `nth` effect of a sort goes wrong.
-struct Run {
+pub struct Run {
     stage: Stage,
     mortal: Mortal,
-    app: Arc<App>,
+    pub app: Arc<App>,
     wrong: Wrong,
     nth: u64,
     before: (u64, u64),
 }
 
 impl Run {
-    async fn arm(stage: &Stage, wrong: Wrong, nth: usize) -> Run {
+    pub async fn arm(stage: &Stage, wrong: Wrong, nth: usize) -> Run {
         let mortal = Mortal::new(stage);
         let app = mortal.app(stage);
         // So that the mirrors have made their reads before they are counted.
@@ -72,7 +72,7 @@ impl Run {
     }
 
     /// Ends the process; whether anything went wrong in it.
-    async fn end(self) -> bool {
+    pub async fn end(self) -> bool {
         let faults = self.stage.store.faults();
         let fired = match self.wrong {
             Wrong::Commit(_) => faults.commits() - self.before.0 >= self.nth,
@@ -110,7 +110,7 @@ async fn used_volume(stage: &Stage) {
     mount_release(&app, &volume("t/v"), &ReleaseAsk::Force).await.unwrap();
 }
 
-fn ask(host: &str) -> ClaimAsk {
+pub fn ask(host: &str) -> ClaimAsk {
     ClaimAsk {
         host: host.parse().unwrap(),
         boot: format!("boot-of-{host}").parse().unwrap(),
@@ -121,7 +121,7 @@ fn ask(host: &str) -> ClaimAsk {
 }
 
 /// Waits a while for an operation; a dead process never answers.
-async fn within<T>(operation: impl Future<Output = T>) -> Option<T> {
+pub async fn within<T>(operation: impl Future<Output = T>) -> Option<T> {
     tokio::time::timeout(Duration::from_secs(200), operation).await.ok()
 }
 
@@ -233,7 +233,7 @@ async fn reconcilers_whatever_goes_wrong() {
 }
 
 /// Runs the reconcilers for two minutes with a fault in them; whether it came to pass.
-async fn broken_reconcilers(stage: &Stage, wrong: Wrong, nth: usize) -> bool {
+pub async fn broken_reconcilers(stage: &Stage, wrong: Wrong, nth: usize) -> bool {
     let run = Run::arm(stage, wrong, nth).await;
     let mut seen = Seen::default();
     for _ in 0..24 {

@@ -11,4 +11,5 @@ mod mortal;
 mod process;
 mod races;
 mod routes;
+mod set;
 mod stage;

@@ -41,6 +41,7 @@ pub struct Mortal {
 struct Life {
     state: Mutex<State>,
     image_gate: Mutex<Option<Gate>>,
+    limit_gate: Mutex<Option<Gate>>,
     commit_gate: Mutex<Option<Gate>>,
 }
 
@@ -100,6 +101,13 @@ impl Mortal {
     pub fn gate_images(&self) -> Gate {
         let gate = Gate::default();
         *self.life.image_gate.lock().unwrap() = Some(gate.clone());
+        gate
+    }
+
+    /// Holds up the next setting of limits.
+    pub fn gate_limit(&self) -> Gate {
+        let gate = Gate::default();
+        *self.life.limit_gate.lock().unwrap() = Some(gate.clone());
         gate
     }
 
@@ -242,6 +250,7 @@ impl ImageDriver for Mortal {
 
     async fn limit(&self, image: &ImageName, limits: &RateLimits) -> Result<(), ImageError> {
         self.images_answer().await;
+        Gate::pass(&self.life.limit_gate).await;
         self.answered(self.images.limit(image, limits).await).await
     }
 

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use volapi::routes::ROUTES;
+use volstore::store::Store;
 
 use crate::stage::{POLICY, Stage};
 
@@ -162,6 +163,48 @@ async fn volumes() {
     "#);
     stage.settle(&served.app).await;
     assert_eq!(stage.left().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn volumes_are_changed() {
+    let stage = Stage::new().await;
+    let served = stage.serve().await;
+    let client = &served.client;
+    client.post("/v1/volumes", CREATE).await.expect(201);
+    client.put("/v1/mounts/t/v", CLAIM).await.expect(201);
+    let limits = r#"{"options": {"rate-limit.write.bps": "2MB", "rate-limit.read.iops": "100"}}"#;
+    let changed = client.patch("/v1/volumes/t/v", limits).await.expect(200).json();
+    assert_eq!(
+        changed["options"]["rate-limit"],
+        json!({"write-bps": 2 << 20, "read-iops": 100}),
+        "{changed}"
+    );
+    assert_eq!(changed["mount"]["host"], "h1", "it is held meanwhile");
+    assert_eq!(client.get("/v1/volumes/t/v").await.json(), changed);
+    let held = client.get("/v1/hosts/h1/limits").await.expect(200).json();
+    insta::assert_snapshot!(steady(held), @r#"{"items":[{"rate-limit":{"read-iops":100,"write-bps":2097152},"uid":"…","volume":"t/v"}]}"#);
+    assert_eq!(client.get("/v1/hosts/h2/limits").await.expect(200).json(), json!({"items": []}));
+
+    // The same again writes nothing.
+    let revision = stage.store.revision().await.unwrap();
+    assert_eq!(client.patch("/v1/volumes/t/v", limits).await.expect(200).json(), changed);
+    assert_eq!(
+        client.patch("/v1/volumes/t/v", r#"{"options": {}}"#).await.expect(200).json(),
+        changed
+    );
+    assert_eq!(stage.store.revision().await.unwrap(), revision);
+
+    let schedule =
+        r#"{"options": {"snapshots": "true", "snapshots.frequency": "1h", "snapshots.keep": "3"}}"#;
+    let scheduled = client.patch("/v1/volumes/t/v", schedule).await.expect(200).json();
+    assert_eq!(scheduled["options"]["snapshot"]["frequency"], "1h", "{scheduled}");
+    let none = r#"{"options": {"rate-limit.write.bps": "0", "rate-limit.read.iops": "0", "snapshots": "false"}}"#;
+    let cleared = client.patch("/v1/volumes/t/v", none).await.expect(200).json();
+    assert_eq!(cleared["options"]["rate-limit"], Value::Null, "{cleared}");
+    insta::assert_snapshot!(client.patch("/v1/volumes/t/x", limits).await.shown(), @r#"
+    404 application/problem+json
+    {"type":"urn:volplugin:problem:not_found","title":"not found","status":404,"detail":"volume t/x does not exist","kind":"not_found","request_id":"test"}
+    "#);
 }
 
 #[tokio::test]

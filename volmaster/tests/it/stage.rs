@@ -9,9 +9,10 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use volcore::limit::RateLimits;
 use volcore::name::VolumeId;
 use volcore::options::OptionSet;
-use volcore::volume::{ImageName, VolumeState};
+use volcore::volume::{ImageLimits, ImageName, VolumeState};
 use volmaster::app::tenants::tenant_upload;
 use volmaster::app::{App, Ground, LoopName};
 use volmaster::background::{self, Seen};
@@ -130,7 +131,8 @@ impl Stage {
         for key in self.keys("volumes/").await {
             let id: VolumeId = key.strip_prefix("volumes/").unwrap().parse().unwrap();
             let found = self.records().volume(&id).await.unwrap();
-            if !matches!(found.unwrap().value.state, VolumeState::Ready { .. }) {
+            let state = found.unwrap().value.state;
+            if !matches!(state, VolumeState::Ready { limits: ImageLimits::Set, .. }) {
                 pending.push(key);
             }
         }
@@ -164,13 +166,21 @@ impl Stage {
     /// Whether a volume is there in full: record, one image, formatted, and nothing else.
     pub async fn is_complete(&self, id: &VolumeId) -> bool {
         let Some(found) = self.records().volume(id).await.unwrap() else { return false };
-        let VolumeState::Ready { image_id } = found.value.state else { return false };
+        let VolumeState::Ready { image_id, .. } = found.value.state else { return false };
         let pool = "rbd".parse().unwrap();
         let images = self.images.images(&pool);
         let own: Vec<_> =
             images.iter().filter(|image| image.uid == Some(found.value.uid)).collect();
         matches!(own[..], [image] if image.id == image_id && image.name == id.image_name() && image.format.is_some())
             && self.images.trash(&pool).iter().all(|image| image.uid != Some(found.value.uid))
+    }
+
+    /// The limits of a volume, and those of its image.
+    pub async fn limits(&self, id: &VolumeId) -> [RateLimits; 2] {
+        let found = self.records().volume(id).await.unwrap().unwrap();
+        let images = self.images.images(&"rbd".parse().unwrap());
+        let image = images.into_iter().find(|image| image.uid == Some(found.value.uid)).unwrap();
+        [found.value.spec.rate_limits, image.limits]
     }
 
     /// Serves a new app on a socket.

@@ -1,7 +1,7 @@
 //! The `Status` of `docker volume inspect`, put together from what is known.
 
 use volapi::volumes::{Image, Volume};
-use volcore::limit::RateLimits;
+use volcore::limit::{RateLimitOptions, RateLimits};
 use volcore::options::{Access, OptionSet};
 
 use crate::app::Plugin;
@@ -22,21 +22,24 @@ impl Plugin {
             },
         };
         if let Some(held) = &look.held {
-            self.add_held(&mut status, held).await;
+            let limits = match &look.seen {
+                Seen::Fresh(volume) => &volume.options.rate_limit,
+                Seen::Cached(..) => &held.limits,
+            };
+            self.add_held(&mut status, held, limits).await;
         }
         status
     }
 
-    async fn add_held(&self, status: &mut Status, held: &Held) {
+    async fn add_held(&self, status: &mut Status, held: &Held, limits: &RateLimitOptions) {
         if status.holder.is_none() && held.phase == Phase::Mounted {
             status.holder = Some(self.me.host.to_string());
         }
         if let Some(mapping) = &held.mapping {
             status.access = Some(mapping.access.to_string());
             if mapping.access == Access::Kernel && !self.driver.holds_limits(Access::Kernel) {
-                let limits = RateLimits::from(&held.limits);
                 let place = "access kernel on a host without cgroup v2";
-                status.rate_limit = Some(show_limits(&limits, Some(place)));
+                status.rate_limit = Some(show_limits(&RateLimits::from(limits), Some(place)));
             }
         }
         if held.phase == Phase::Mounted {

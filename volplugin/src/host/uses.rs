@@ -110,7 +110,7 @@ pub struct Held {
     /// The options that it is mapped with, where the kernel maps it.
     #[serde(default)]
     pub map_options: Vec<MapOption>,
-    /// The limits for all containers together, where this host holds them.
+    /// The limits for all containers together, where this host holds them: those that are set.
     #[serde(default)]
     pub limits: RateLimitOptions,
     /// Who may use it at the same time.

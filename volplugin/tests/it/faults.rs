@@ -16,13 +16,13 @@ use volstorage::fake::Fault;
 const WITHIN: Duration = Duration::from_secs(1);
 
 /// A dockerd that waits for its answer.
-struct Dockerd {
+pub struct Dockerd {
     peer: Option<Peer>,
 }
 
 impl Dockerd {
     /// One that runs: this process.
-    fn alive() -> Dockerd {
+    pub fn alive() -> Dockerd {
         let (here, there) = tokio::net::UnixStream::pair().unwrap();
         let peer = Peer::of(&here);
         drop(there);
@@ -35,14 +35,19 @@ impl Dockerd {
         Dockerd { peer: Some(Peer { pid: i32::MAX, started: 1 }) }
     }
 
-    async fn mount(&self, plugin: &Arc<Plugin>, volume: &str, use_id: &str) -> Result<(), String> {
+    pub async fn mount(
+        &self,
+        plugin: &Arc<Plugin>,
+        volume: &str,
+        use_id: &str,
+    ) -> Result<(), String> {
         let (answer, _waits) = oneshot::channel();
         let caller = Caller::new(self.peer, answer);
         let mounted = plugin.mount(&id(volume), use_id.parse().unwrap(), &caller).await;
         mounted.map(drop).map_err(|error| volapi::problem::chain(&error))
     }
 
-    async fn unmount(
+    pub async fn unmount(
         &self,
         plugin: &Arc<Plugin>,
         volume: &str,

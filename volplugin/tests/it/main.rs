@@ -3,5 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
 
 mod faults;
+mod limits;
 mod socket;
 mod support;

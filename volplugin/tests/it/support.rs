@@ -8,18 +8,19 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use uuid::Uuid;
-use volapi::hosts::{Host, OpenSession, SessionGranted};
+use volapi::hosts::{HeldLimits, Host, OpenSession, SessionGranted};
 use volapi::mounts::{ClaimMount, Mount};
 use volapi::volumes::{Image, Volume, VolumeBrief};
 use volcore::Kind;
 use volcore::claim::{
     Claim, ClaimDecision, ClaimFacts, ReleaseDecision, mount_claim, mount_release,
 };
+use volcore::live::LiveChange;
 use volcore::name::{BootId, HostName, VolumeId};
 use volcore::options::{Access, OptionSet};
 use volcore::policy::TenantPolicy;
 use volcore::spec::VolumeSpec;
-use volcore::volume::{self, Disposal, VolumeState};
+use volcore::volume::{self, Disposal, ImageLimits, VolumeState};
 use volplugin::app::cache::Cache;
 use volplugin::app::{Me, Plugin};
 use volplugin::host::locks::Locks;
@@ -46,6 +47,8 @@ pub struct State {
     pub calls: usize,
     /// The call with this number fails so.
     pub fault: Option<(usize, Fault)>,
+    /// How often limits were asked for.
+    pub asked_for_limits: usize,
     /// No call gets there.
     pub down: bool,
 }
@@ -67,6 +70,15 @@ fn refused(kind: Kind, detail: impl ToString) -> MasterError {
 impl FakeMaster {
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
+    }
+
+    /// Changes a live option, as `volcli volume set` does.
+    pub fn set(&self, id: &VolumeId, key: &str, value: &str) {
+        let change = [(key.to_owned(), value.to_owned())].into();
+        let change = LiveChange::from_driver_options(&change).unwrap();
+        let mut state = self.state();
+        let volume = state.volumes.get_mut(id).unwrap();
+        volume.spec = volume.spec.changed(&change).unwrap();
     }
 
     fn call<T>(
@@ -132,7 +144,7 @@ impl Master for FakeMaster {
                 spec: VolumeSpec::freeze(&policy, options, &pool).unwrap(),
                 policy_revision: 1,
                 created_at: Timestamp::UNIX_EPOCH,
-                state: VolumeState::Ready { image_id: "1".to_owned() },
+                state: VolumeState::Ready { image_id: "1".to_owned(), limits: ImageLimits::Set },
                 last_error: None,
             });
             let volume = volume.clone();
@@ -202,6 +214,26 @@ impl Master for FakeMaster {
     async fn mount_list(&self, _: Duration) -> Result<Vec<Mount>, MasterError> {
         self.call(|state| {
             Ok(state.claims.values().cloned().filter_map(Mount::from_claim).collect())
+        })
+    }
+
+    async fn host_limit_list(
+        &self,
+        host: &HostName,
+        _: Duration,
+    ) -> Result<Vec<HeldLimits>, MasterError> {
+        self.call(|state| {
+            state.asked_for_limits += 1;
+            let held = state
+                .claims
+                .values()
+                .filter(|claim| claim.holders.iter().any(|holder| holder.host == *host));
+            let one = |claim: &Claim| {
+                let volume = find(state, &claim.volume)?;
+                let rate_limit = (&volume.spec.rate_limits).into();
+                Ok(HeldLimits { volume: volume.id.clone(), uid: volume.uid, rate_limit })
+            };
+            held.map(one).collect()
         })
     }
 

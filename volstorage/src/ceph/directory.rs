@@ -118,6 +118,6 @@ fn link(name: &str) -> Result<CString, CephError> {
 }
 
 /// The object that describes an image.
-fn header(id: &str) -> Result<CString, CephError> {
+pub(super) fn header(id: &str) -> Result<CString, CephError> {
     c_string("image id", &format!("rbd_header.{id}"))
 }

@@ -115,6 +115,10 @@ function_table! {
             ioctx: IoctxHandle, object: *const c_char, cls: *const c_char, method: *const c_char,
             in_buf: *const c_char, in_len: usize, buf: *mut c_char, out_len: usize,
         ) -> c_int;
+        fn rados_notify2(
+            ioctx: IoctxHandle, object: *const c_char, buf: *const c_char, buf_len: c_int, timeout_ms: u64,
+            reply_buffer: *mut *mut c_char, reply_buffer_len: *mut usize,
+        ) -> c_int;
         fn rados_create_write_op() -> WriteOpHandle;
         fn rados_release_write_op(op: WriteOpHandle);
         fn rados_write_op_assert_exists(op: WriteOpHandle);

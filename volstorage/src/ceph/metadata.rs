@@ -1,8 +1,75 @@
 //! Key-value pairs kept with an image, and the librbd settings among them.
 
+use std::ffi::CStr;
+use std::ptr;
+
+use super::class::{WriteOp, encoded, length};
+use super::directory::header;
 use super::error::{CephError, Operation, Subject, check};
 use super::image::Image;
+use super::pool::Pool;
 use super::text::{c_string, grow, until_nul};
+
+/// How long those who have an image open may take to take notice of a change, in milliseconds.
+const NOTICE: u64 = 5_000;
+
+impl Pool {
+    /// Sets metadata keys of an image, or removes them, all in one write; then tells those who have it open, who read
+    /// them again. Unlike librbd's own, it does not ask the holder of the exclusive lock to do it: the kernel's rbd
+    /// does not, and does not hand the lock over either when it maps with `exclusive`.
+    ///
+    /// # Errors
+    /// [`CephError::is_not_found`] when there is no image of this name.
+    pub fn change_metadata(
+        &self,
+        image: &str,
+        pairs: &[(&str, Option<&str>)],
+    ) -> Result<(), CephError> {
+        let subject = || self.image_subject(image);
+        let Some(id) = self.linked_id(image)? else {
+            return check(-libc::ENOENT, Operation::LookUp, subject).map(drop);
+        };
+        let (header, mut set, mut count) = (header(&id)?, Vec::new(), 0);
+        let mut op = WriteOp::new(self).assert_exists();
+        for (key, value) in pairs {
+            match value {
+                Some(value) => {
+                    set.extend([encoded(key), encoded(value)].concat());
+                    count += 1;
+                }
+                None => op = op.call(c"metadata_remove", encoded(key)),
+            }
+        }
+        if count > 0 {
+            op = op.call(c"metadata_set", [length(count), set].concat());
+        }
+        self.check_name(op.run(&header), Operation::SetMetadata, image)?;
+        self.announce(&header, image)
+    }
+
+    /// Tells those who watch an image that it has changed. One that does not answer in time is gone, or reads
+    /// everything again when it is back.
+    fn announce(&self, header: &CStr, image: &str) -> Result<(), CephError> {
+        // SAFETY: the pool is open and the name NUL-terminated; null and 0 are the empty message, which librbd and the
+        // kernel take for a change of the header, and null says that the answers are not wanted.
+        let ret = unsafe {
+            (self.api().rados.rados_notify2)(
+                self.handle(),
+                header.as_ptr(),
+                ptr::null(),
+                0,
+                NOTICE,
+                ptr::null_mut(),
+                ptr::null_mut(),
+            )
+        };
+        if ret == -libc::ETIMEDOUT {
+            tracing::debug!(image, "somebody who has it open did not take notice of a change");
+            return Ok(());
+        }
+        check(ret, Operation::Announce, || self.image_subject(image)).map(drop)
+    }
+}
 
 impl Image {
     /// The value of a metadata key, if it is set.

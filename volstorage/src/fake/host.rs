@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use volcore::limit::RateLimits;
 use volcore::options::Access;
 
 use crate::faults::Faults;
@@ -32,6 +33,8 @@ struct State {
     users: BTreeMap<PathBuf, Vec<String>>,
     /// Which device was mounted last at a folder: containers may have it still.
     last: BTreeMap<PathBuf, PathBuf>,
+    /// What is limited, by device.
+    limits: BTreeMap<PathBuf, RateLimits>,
     missing: HashSet<ImageSource>,
     blank: HashSet<ImageSource>,
     unserved: HashSet<ImageSource>,
@@ -62,6 +65,13 @@ impl State {
         let had = self.last.iter().filter(|(_, mounted)| mounted.as_path() == device);
         let users = had.filter_map(|(target, _)| self.users.get(target)).flatten().cloned();
         mounts.chain(users).collect()
+    }
+
+    /// As the kernel's rbd has no limits of its own, the host holds them.
+    fn limit(&mut self, mapping: &Mapping, limits: &RateLimits) {
+        if mapping.access == Access::Kernel {
+            self.limits.insert(mapping.device.clone(), *limits);
+        }
     }
 
     /// Takes away the devices that nobody has any more.
@@ -106,6 +116,13 @@ impl FakeHost {
     pub fn set_users(&self, target: &Path, users: &[&str]) {
         let users = users.iter().map(|user| (*user).to_owned()).collect();
         self.state().users.insert(target.to_owned(), users);
+    }
+
+    /// The limits that this host holds for an image.
+    pub fn limits(&self, source: &ImageSource) -> RateLimits {
+        let state = self.state();
+        let device = state.position(source).map(|index| &state.mapped[index].mapping.device);
+        device.and_then(|device| state.limits.get(device)).copied().unwrap_or_default()
     }
 
     /// Says that there is no such image.
@@ -217,7 +234,10 @@ impl HostDriver for FakeHost {
             }
         };
         match state.mounts.iter().find(|(_, target)| *target == request.target) {
-            Some((mounted, _)) if *mounted == device => return Ok(()),
+            Some((mounted, _)) if *mounted == device => {
+                state.limit(mapping, &request.limits);
+                return Ok(());
+            }
             Some((mounted, _)) => {
                 return Err(busy(&request.target, vec![mounted.display().to_string()]));
             }
@@ -235,6 +255,7 @@ impl HostDriver for FakeHost {
             return Err(HostError::Unmountable { device, reason: reason.to_owned() });
         }
         self.faults.effect("mount", || {
+            state.limit(mapping, &request.limits);
             state.last.insert(request.target.clone(), device.clone());
             state.mounts.push((device, request.target.clone()));
             Ok(())
@@ -248,6 +269,7 @@ impl HostDriver for FakeHost {
         };
         self.faults.effect("unmount", || {
             let (device, _) = state.mounts.remove(index);
+            state.limits.remove(&device);
             let held = state.is_mounted(&device) || !state.holders(&device).is_empty();
             for mapped in state.mapped.iter_mut().filter(|it| it.mapping.device == device) {
                 mapped.attached = held;
@@ -287,6 +309,24 @@ impl HostDriver for FakeHost {
         Err(HostError::Failed {
             action: format!("measure {}", target.display()),
             source: "nothing is mounted there".into(),
+        })
+    }
+
+    async fn limit(&self, mapping: &Mapping, limits: &RateLimits) -> Result<(), HostError> {
+        if mapping.access != Access::Kernel {
+            return Ok(());
+        }
+        let mut state = self.state();
+        let found = state.position(&mapping.source).map(|index| &state.mapped[index]);
+        if found.is_none_or(|found| !found.attached || found.mapping.device != mapping.device) {
+            return Err(HostError::Failed {
+                action: format!("set the limits of {}", mapping.device.display()),
+                source: format!("{} is not mapped to it any more", name(&mapping.source)).into(),
+            });
+        }
+        self.faults.effect("set the limits", || {
+            state.limit(mapping, limits);
+            Ok(())
         })
     }
 

@@ -40,7 +40,11 @@ impl Operation<'_> {
                 Err(error) => return Err(self.blame_lock(&mapping.source, error).await),
             }
         }
-        self.limit(mapping, &request.limits).await;
+        if let Err(error) = self.limit(mapping, &request.limits).await {
+            // A volume without its limits is better than none, and its status tells.
+            let (image, error) = (name_of(&mapping.source), &error as &dyn std::error::Error);
+            tracing::warn!(image, error, "the limits of a volume are not held");
+        }
         // From now on the mount keeps the device.
         let source = mapping.source.clone();
         let action = format!("close {}", mapping.device.display());
@@ -51,23 +55,33 @@ impl Operation<'_> {
         .await
     }
 
-    /// Sets the limits where nobody else holds them. A volume without its limits is better than none: it
-    /// is mounted all the same, and its status tells.
-    async fn limit(&self, mapping: &Mapping, limits: &RateLimits) {
+    /// Sets the limits where nobody else holds them.
+    pub(super) async fn limit(
+        &self,
+        mapping: &Mapping,
+        limits: &RateLimits,
+    ) -> Result<(), HostError> {
         if mapping.access != Access::Kernel {
-            return;
+            return Ok(());
         }
         let action = format!("set the limits of {}", mapping.device.display());
-        let (device, limits) = (mapping.device.clone(), *limits);
+        let (mapping, limits) = (mapping.clone(), *limits);
         let set = {
             let action = action.clone();
-            move |_: &Shared| limits::set(&device, &limits).map_err(failed(action))
+            move |shared: &Shared| {
+                if !shared.is_mapped(&mapping)? {
+                    let image = name_of(&mapping.source);
+                    let device = mapping.device.display();
+                    return Err(failed(action)(format!(
+                        "{image} is not mapped to {device} any more"
+                    )));
+                }
+                shared.faults.effect("set the limits", || {
+                    limits::set(&mapping.device, &limits).map_err(failed(action))
+                })
+            }
         };
-        if let Err(error) = self.call(action, set).await {
-            let image = name_of(&mapping.source);
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(image, error, "the limits of a volume are not held");
-        }
+        self.call(action, set).await
     }
 
     async fn mount_new(&self, job: Job) -> Result<(), HostError> {

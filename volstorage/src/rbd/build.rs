@@ -291,16 +291,9 @@ fn settings(limits: &RateLimits) -> [(&'static str, Option<String>); 4] {
     .map(|(setting, limit)| (setting, limit.map(|limit| limit.get().to_string())))
 }
 
-/// Sets the limits of an image and takes away those that it has beyond. Those that are right
-/// already cost nothing.
-pub(super) fn limit(image: &Image, limits: &RateLimits) -> Result<(), CephError> {
-    for (setting, wanted) in settings(limits) {
-        let present = image.metadata(&format!("conf_{setting}"))?;
-        match wanted {
-            wanted if wanted == present => {}
-            Some(wanted) => image.set_config(setting, &wanted)?,
-            None => image.remove_config(setting)?,
-        }
-    }
-    Ok(())
+/// Sets the limits of an image and takes away those that it has beyond, whoever has it open or locked.
+pub(super) fn limit(pool: &Pool, image: &str, limits: &RateLimits) -> Result<(), CephError> {
+    let settings = settings(limits).map(|(setting, limit)| (config_key(setting), limit));
+    let pairs = settings.each_ref().map(|(key, limit)| (key.as_str(), limit.as_deref()));
+    pool.change_metadata(image, &pairs)
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use volcore::claim::{Claim, HoldState, Holder};
 use volcore::options::OptionSet;
 use volcore::spec::VolumeSpec;
-use volcore::volume::{Disposal, Volume, VolumeState};
+use volcore::volume::{Disposal, ImageLimits, Volume, VolumeState};
 
 use super::*;
 use crate::keys::Keys;
@@ -67,10 +67,19 @@ fn a_tenant() {
 fn a_volume_in_each_state() {
     let creating = volume(VolumeState::Creating { since: at(2) });
     insta::assert_snapshot!(there_and_back(&creating), @r#"{"v":1,"uid":"00000000-0000-0000-0000-000000000007","state":{"is":"creating","since":"1970-01-01T00:00:02Z"},"created_at":"1970-01-01T00:00:01Z","policy_revision":3,"options":{"pool":"rbd","size":"10 MiB","filesystem":"ext4","ephemeral":false,"on-remove":"keep","snapshots":true,"snapshot":{"frequency":"30m","keep":20,"freeze":false},"rate-limit":{"write-iops":1000},"access":"auto","mount-options":[],"map-options":[],"sharing":"host"},"format":"mkfs.ext4 -m0 %"}"#);
-    let mut ready = volume(VolumeState::Ready { image_id: "10ab".into() });
+    let mut ready =
+        volume(VolumeState::Ready { image_id: "10ab".into(), limits: ImageLimits::Set });
     ready.spec.schedule = None;
     ready.spec.rate_limits = Default::default();
     insta::assert_snapshot!(there_and_back(&ready), @r#"{"v":1,"uid":"00000000-0000-0000-0000-000000000007","state":{"is":"ready","image_id":"10ab"},"created_at":"1970-01-01T00:00:01Z","policy_revision":3,"options":{"pool":"rbd","size":"10 MiB","filesystem":"ext4","ephemeral":false,"on-remove":"keep","snapshots":false,"access":"auto","mount-options":[],"map-options":[],"sharing":"host"},"format":"mkfs.ext4 -m0 %"}"#);
+    let limits = ImageLimits::Pending { since: at(9) };
+    let pending = volume(VolumeState::Ready { image_id: "10ab".into(), limits });
+    let written = there_and_back(&pending);
+    assert!(
+        written.contains(
+            r#"{"is":"ready","image_id":"10ab","limits_pending":"1970-01-01T00:00:09Z"}"#
+        )
+    );
     let mut removing = volume(VolumeState::Removing {
         since: at(3),
         image_id: Some("10ab".into()),

@@ -7,7 +7,7 @@ use volcore::format::FormatCommand;
 use volcore::name::VolumeId;
 use volcore::options::OptionSet;
 use volcore::spec::VolumeSpec;
-use volcore::volume::{Disposal, Volume, VolumeState};
+use volcore::volume::{Disposal, ImageLimits, Volume, VolumeState};
 
 use super::V1;
 
@@ -40,6 +40,9 @@ pub enum StoredState {
     Ready {
         /// The image's id.
         image_id: String,
+        /// Since when the limits of the image are pending, where they are.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        limits_pending: Option<Timestamp>,
     },
     /// [`VolumeState::Removing`].
     Removing {
@@ -85,7 +88,13 @@ impl From<&VolumeState> for StoredState {
     fn from(state: &VolumeState) -> Self {
         match state.clone() {
             VolumeState::Creating { since } => StoredState::Creating { since },
-            VolumeState::Ready { image_id } => StoredState::Ready { image_id },
+            VolumeState::Ready { image_id, limits } => {
+                let limits_pending = match limits {
+                    ImageLimits::Set => None,
+                    ImageLimits::Pending { since } => Some(since),
+                };
+                StoredState::Ready { image_id, limits_pending }
+            }
             VolumeState::Removing { since, image_id, disposal } => {
                 StoredState::Removing { since, image_id, disposal: disposal.into() }
             }
@@ -97,7 +106,13 @@ impl From<StoredState> for VolumeState {
     fn from(state: StoredState) -> Self {
         match state {
             StoredState::Creating { since } => VolumeState::Creating { since },
-            StoredState::Ready { image_id } => VolumeState::Ready { image_id },
+            StoredState::Ready { image_id, limits_pending } => {
+                let limits = match limits_pending {
+                    None => ImageLimits::Set,
+                    Some(since) => ImageLimits::Pending { since },
+                };
+                VolumeState::Ready { image_id, limits }
+            }
             StoredState::Removing { since, image_id, disposal } => {
                 VolumeState::Removing { since, image_id, disposal: disposal.into() }
             }

@@ -9,7 +9,7 @@ use volcore::name::VolumeId;
 use volcore::options::OptionSet;
 use volcore::policy::Tenant;
 use volcore::spec::VolumeSpec;
-use volcore::volume::{CreateDecision, Volume, VolumeState};
+use volcore::volume::{CreateDecision, ImageLimits, Volume, VolumeState};
 use volstorage::image::{Created, Discarded, ImageError, NewImage};
 use volstore::records::{Trash, TrashKind, Versioned};
 use volstore::store::{Commit, Expect, StoreError};
@@ -124,7 +124,7 @@ pub(crate) fn abandoned(volume: &Volume, now: Timestamp, after: Duration) -> boo
     }
 }
 
-fn signed(duration: Duration) -> SignedDuration {
+pub(super) fn signed(duration: Duration) -> SignedDuration {
     SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
 }
 
@@ -177,7 +177,8 @@ async fn publish(
     image_id: String,
 ) -> Result<Volume, VolumeError> {
     let Versioned { value: volume, mut at } = intent;
-    let ready = moved(&volume, VolumeState::Ready { image_id: image_id.clone() });
+    let made = VolumeState::Ready { image_id: image_id.clone(), limits: ImageLimits::Set };
+    let ready = moved(&volume, made);
     // Each round follows a change that somebody else has made to this record.
     for _ in 0..10 {
         let changes = app.records.changes().put_volume(&ready, Expect::At(at));

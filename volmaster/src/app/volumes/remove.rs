@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 use volcore::name::VolumeId;
 use volcore::options::OnRemove;
-use volcore::volume::{Disposal, ImageName, RemoveDecision, Volume, VolumeState};
+use volcore::volume::{Disposal, ImageLimits, ImageName, RemoveDecision, Volume, VolumeState};
 use volstorage::image::{Discarded, ImageError, ImageSource, TrashedImage};
 use volstore::records::{Trash, TrashKind, Versioned};
 use volstore::store::{Commit, Expect};
@@ -221,13 +221,14 @@ async fn discard(
     }
 }
 
-/// Somebody has the image open: the volume stays as it was.
+/// Somebody has the image open: the volume stays as it was. Whether its limits were pending is not known any more.
 async fn revert(
     app: &App,
     removing: &Versioned<Volume>,
     image_id: String,
 ) -> Result<(), VolumeError> {
-    let ready = moved(&removing.value, VolumeState::Ready { image_id });
+    let limits = ImageLimits::Pending { since: app.now() };
+    let ready = moved(&removing.value, VolumeState::Ready { image_id, limits });
     let changes = app.records.changes().put_volume(&ready, Expect::At(removing.at));
     app.records.commit(changes).await?;
     Ok(())
