@@ -21,8 +21,9 @@ pub(super) fn take(shared: &Shared) -> Result<Inventory, HostError> {
         .filter(|mount| mounts::is_below(&mount.target, &shared.config.mount_root))
         .filter(|mount| mounts::is_image(&mount.source))
         .collect();
+    let of_kernel = kernel::devices().unwrap_or_default();
     let mut mappings: Vec<Found> =
-        records.into_iter().map(|record| recorded(shared, record)).collect();
+        records.into_iter().map(|record| recorded(shared, &of_kernel, record)).collect();
     let mut known: HashSet<ImageSource> =
         mappings.iter().map(|found| found.source.clone()).collect();
     // What has lost its record, from the FUSE mounts and from what is mounted on top.
@@ -40,13 +41,11 @@ pub(super) fn take(shared: &Shared) -> Result<Inventory, HostError> {
     Ok(Inventory { mappings, mounts })
 }
 
-fn recorded(shared: &Shared, record: Record) -> Found {
+fn recorded(shared: &Shared, of_kernel: &[kernel::Device], record: Record) -> Found {
     let device = match record.access {
-        Access::Kernel => kernel::devices()
-            .unwrap_or_default()
-            .into_iter()
-            .find(|found| found.is(&record.source))
-            .map(|found| found.path),
+        Access::Kernel => {
+            of_kernel.iter().find(|found| found.is(&record.source)).map(|found| found.path.clone())
+        }
         Access::Nbd => record.nbd.filter(NbdId::is_there).map(|nbd| nbd.device),
         Access::Auto | Access::Fuse => record
             .attached

@@ -30,7 +30,7 @@ use super::{Operation, Shared, failed, node, process_table};
 use crate::host::{HostError, MapRequest, Mapping, Mode};
 use crate::image::ImageSource;
 use crate::process::{Key, Run, WriteError, write};
-pub(super) use device::{Device, devices, is_device};
+pub(super) use device::{Device, devices, find, is_device};
 use log::KernelLog;
 pub(super) use login::LastLogin;
 use login::{Login, Protocol, Secret};
@@ -236,8 +236,7 @@ impl Operation<'_> {
     async fn kernel_find(&self, source: &ImageSource) -> Result<Option<Device>, HostError> {
         let source = source.clone();
         self.call("list the kernel's rbd devices", move |_: &Shared| {
-            let all = devices().map_err(failed("list the kernel's rbd devices"))?;
-            Ok(all.into_iter().find(|found| found.is(&source)))
+            find(&source).map_err(failed("list the kernel's rbd devices"))
         })
         .await
     }

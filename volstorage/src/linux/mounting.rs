@@ -234,10 +234,9 @@ impl Shared {
         let Some(record) = record else { return Ok(false) };
         Ok(match record.access {
             Access::Kernel => {
-                let devices = kernel::devices().map_err(failed("list the kernel's rbd devices"))?;
-                devices
-                    .iter()
-                    .any(|found| found.is(&mapping.source) && found.path == mapping.device)
+                let found = kernel::find(&mapping.source);
+                let found = found.map_err(failed("list the kernel's rbd devices"))?;
+                found.is_some_and(|found| found.path == mapping.device)
             }
             Access::Nbd => {
                 record.nbd.is_some_and(|nbd| nbd.device == mapping.device && nbd.is_there())

@@ -51,24 +51,41 @@ pub(in crate::linux) fn devices() -> io::Result<Vec<Device>> {
     devices_in(Path::new(DEVICES))
 }
 
+/// The device of an image. Of the others only the name is read: there may be hundreds.
+pub(in crate::linux) fn find(source: &ImageSource) -> io::Result<Option<Device>> {
+    Ok(matching(Path::new(DEVICES), Some(source))?.into_iter().find(|found| found.is(source)))
+}
+
 fn devices_in(folder: &Path) -> io::Result<Vec<Device>> {
+    matching(folder, None)
+}
+
+fn matching(folder: &Path, wanted: Option<&ImageSource>) -> io::Result<Vec<Device>> {
     match std::fs::read_dir(folder) {
-        Ok(entries) => Ok(entries.filter_map(|entry| device(&entry.ok()?.path())).collect()),
+        Ok(entries) => {
+            Ok(entries.filter_map(|entry| device(&entry.ok()?.path(), wanted)).collect())
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error),
     }
 }
 
-fn device(folder: &Path) -> Option<Device> {
+fn device(folder: &Path, wanted: Option<&ImageSource>) -> Option<Device> {
     let read = |name: &str| {
         std::fs::read_to_string(folder.join(name)).ok().map(|text| text.trim().to_owned())
     };
+    let image = read("name")?;
+    if let Some(ImageSource::Rbd { image: wanted, .. }) = wanted
+        && *wanted != image
+    {
+        return None;
+    }
     if read("current_snap")? != "-" || !read("pool_ns").unwrap_or_default().is_empty() {
         return None;
     }
     Some(Device {
         pool: read("pool")?,
-        image: read("name")?,
+        image,
         client: read("client_addr").unwrap_or_default(),
         path: Path::new("/dev").join(format!("rbd{}", folder.file_name()?.to_str()?)),
     })
