@@ -3,11 +3,11 @@
 //! Run by `make test-vm`: each `docker run` takes seconds there, because the host is emulated.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, Condvar, LazyLock, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use systemtests::stories::crashes::{self, Victim};
 use systemtests::stories::{WRITER, containers, filesystems, life, lines_in, writes_on};
 use testkit::ceph::Ceph;
@@ -218,6 +218,25 @@ fn a_feature_that_the_kernel_lacks_is_named() {
     story.until_nothing_is_left();
 }
 
+/// What somebody else has mapped is neither used nor taken away: it would keep no second writer out.
+#[test]
+fn a_mapping_of_somebody_else_is_left_alone() {
+    let story = Story::beside(&KERNEL, "foreign");
+    let h1 = KERNEL.h1();
+    let volume = story.create("db", "");
+    let option = format!("-v {volume}:/data");
+    let image = format!("rbd/{}", story.image("db"));
+    let rbd = format!("rbd -c {} --id volplugin", CEPH.conf().display());
+    let device = h1.sh(&format!("{rbd} map -o noudev {image}")).ok().to_owned();
+    h1.run(&option, "true").refused_with(&[&image, &device, "not by volplugin"]);
+    assert!(h1.sh("cat /sys/bus/rbd/devices/*/name").ok().contains(&story.image("db")));
+    h1.sh(&format!("{rbd} unmap -o noudev {device}")).ok();
+    h1.run(&option, "true").ok();
+    story.until_unused();
+    h1.docker(&format!("volume rm {volume}")).ok();
+    story.until_nothing_is_left();
+}
+
 /// The policy's options for mapping are the kernel's; what it would not know is refused before.
 #[test]
 fn map_options_reach_the_kernel() {
@@ -296,8 +315,8 @@ fn for_each<C: Send>(
     });
 }
 
-/// Three hundred volumes are mapped, one after the other, and are there at the same time: more than a major number has
-/// minors. Then all go; then forty come and go at once.
+/// Three hundred volumes are mapped and unmapped, one after the other; then forty are mapped at once, and are there at
+/// the same time: their minor numbers go beyond 255, because each device takes sixteen.
 #[test]
 fn many_volumes_are_mapped() {
     const MANY: usize = 300;
@@ -315,18 +334,49 @@ fn many_volumes_are_mapped() {
     let count = |script: &str| h1.sh(script).ok().parse::<usize>().expect("a number");
     let devices = || count("ls /sys/bus/rbd/devices | wc -l");
     let calm = devices();
-    for (callers, many) in [(1, MANY), (AT_ONCE, AT_ONCE)] {
-        let mut callers: Vec<_> = (0..callers).map(|_| h1.plugin_caller()).collect();
-        for_each(&mut callers, many, |caller, number| {
-            caller.call("VolumeDriver.Mount", &body(number)).err()
+    for_each(&mut [h1.plugin_caller()], MANY, |caller, number| {
+        let mounted = caller.call("VolumeDriver.Mount", &body(number)).err();
+        mounted + &caller.call("VolumeDriver.Unmount", &body(number)).err()
+    });
+    assert_eq!(devices(), calm);
+
+    // A connection on which nothing happens is closed, so whoever waits says something now and then.
+    const NOW_AND_THEN: Duration = Duration::from_secs(3);
+    let (mapped, seen, changed) = (AtomicUsize::new(0), Mutex::new(false), Condvar::new());
+    thread::scope(|scope| {
+        for number in 0..AT_ONCE {
+            let (mapped, seen, changed, body) = (&mapped, &seen, &changed, &body);
+            scope.spawn(move || {
+                let mut caller = h1.plugin_caller();
+                assert_eq!(caller.call("VolumeDriver.Mount", &body(number)).err(), "", "v{number}");
+                mapped.fetch_add(1, Ordering::Relaxed);
+                let mut all_seen = seen.lock().expect("nobody has panicked with it");
+                while !*all_seen {
+                    drop(all_seen);
+                    caller.call("VolumeDriver.Capabilities", &Value::Null).ok();
+                    let waiting = seen.lock().expect("nobody has panicked with it");
+                    let waited = changed.wait_timeout_while(waiting, NOW_AND_THEN, |seen| !*seen);
+                    all_seen = waited.expect("nobody has panicked with it").0;
+                }
+                drop(all_seen);
+                assert_eq!(
+                    caller.call("VolumeDriver.Unmount", &body(number)).err(),
+                    "",
+                    "v{number}"
+                );
+            });
+        }
+        let all_mapped = poll::wait(Duration::from_secs(200), || {
+            poll::holds(mapped.load(Ordering::Relaxed) == AT_ONCE, "not all are mapped")
         });
-        assert_eq!(devices(), calm + many);
-        assert_eq!(count("grep -c ' /mnt/volplugin/.*/many[.]v' /proc/mounts"), many);
-        for_each(&mut callers, many, |caller, number| {
-            caller.call("VolumeDriver.Unmount", &body(number)).err()
-        });
-        assert_eq!(devices(), calm);
-    }
+        let there = (devices(), count("grep -c ' /mnt/volplugin/.*/many[.]v' /proc/mounts"));
+        let minor = count("sort -rn /sys/bus/rbd/devices/*/minor | head -1");
+        *seen.lock().expect("nobody has panicked with it") = true;
+        changed.notify_all();
+        assert_eq!((all_mapped, there), (Ok(()), (calm + AT_ONCE, AT_ONCE)));
+        assert!(minor > 255, "{minor}");
+    });
+    assert_eq!(devices(), calm);
     story.until_unused();
     for_each(&mut makers, MANY, |h2, number| {
         h2.plugin_call("VolumeDriver.Remove", &body(number)).err()

@@ -530,6 +530,8 @@ mod tests {
             ("map-options", "secret=AQ=="),
             ("map-options", "queue_depth"),
             ("map-options", "queue_depth=0"),
+            ("map-options", "alloc_size=3"),
+            ("map-options", "osd_request_timeout=1"),
             ("map-options", "notrim=1"),
             ("map-options", "ms_mode=fast"),
             ("map-options", "crush_location=rack"),

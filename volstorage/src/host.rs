@@ -139,7 +139,7 @@ pub enum HostError {
     /// The process that serves a mapped image has ended. What is mounted on it stays, and gets errors.
     #[error(
         "{program} (pid {pid}) of image {image} is gone; reading and writing fail until every container that uses the \
-         volume has been stopped, and it is mapped anew for the next"
+         volume has been stopped; if it has left its lock, `volcli mount force-remove` breaks that before the next one"
     )]
     ServerGone {
         /// Its name, such as `rbd-fuse`.

@@ -18,7 +18,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use write::{Key, WriteError, write};
+pub use write::{Key, LAST_BREATH, WriteError, write};
 
 /// How much of what a child wrote on stderr is kept: the last bytes of it.
 pub const STDERR_TAIL: usize = 2048;

@@ -14,7 +14,10 @@ pub struct MapOption(String);
 /// What may follow the `=` of a map option.
 enum MapValue {
     Nothing,
-    Number,
+    /// From one number to another.
+    Number(u32, u32),
+    /// Bytes, from a sector to an object.
+    PowerOfTwo,
     OneOf(&'static [&'static str]),
     /// `type:name`, several of them joined by `|`.
     Location,
@@ -23,7 +26,7 @@ enum MapValue {
 /// The map options that a policy may set.
 const MAP_OPTIONS: [(&str, MapValue); 20] = [
     ("abort_on_full", MapValue::Nothing),
-    ("alloc_size", MapValue::Number),
+    ("alloc_size", MapValue::PowerOfTwo),
     ("cephx_require_signatures", MapValue::Nothing),
     ("cephx_sign_messages", MapValue::Nothing),
     ("compression_hint", MapValue::OneOf(&["none", "compressible", "incompressible"])),
@@ -36,10 +39,10 @@ const MAP_OPTIONS: [(&str, MapValue); 20] = [
     ("nocrc", MapValue::Nothing),
     ("notcp_nodelay", MapValue::Nothing),
     ("notrim", MapValue::Nothing),
-    ("osd_idle_ttl", MapValue::Number),
-    ("osd_request_timeout", MapValue::Number),
-    ("osdkeepalive", MapValue::Number),
-    ("queue_depth", MapValue::Number),
+    ("osd_idle_ttl", MapValue::Number(1, 86_400)),
+    ("osd_request_timeout", MapValue::Number(30, 86_400)),
+    ("osdkeepalive", MapValue::Number(1, 3_600)),
+    ("queue_depth", MapValue::Number(1, 65_536)),
     ("read_from_replica", MapValue::OneOf(&["no", "balance", "localize"])),
     ("rxbounce", MapValue::Nothing),
 ];
@@ -66,7 +69,13 @@ impl FromStr for MapOption {
         };
         let number = |text: &str| {
             let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-            digits && text.parse::<u32>().is_ok_and(|number| number > 0)
+            text.parse::<u32>().ok().filter(|_| digits)
+        };
+        let within = |text: &str, least: u32, most: u32| {
+            number(text).is_some_and(|number| (least..=most).contains(&number))
+        };
+        let bytes = |text: &str| {
+            within(text, 512, 4 << 20) && number(text).is_some_and(u32::is_power_of_two)
         };
         let located = |text: &str| {
             let plain = |part: &str| {
@@ -86,11 +95,17 @@ impl FromStr for MapOption {
         };
         match (wanted, value) {
             (MapValue::Nothing, None) => Ok(()),
-            (MapValue::Number, Some(value)) if number(value) => Ok(()),
+            (MapValue::Number(least, most), Some(value)) if within(value, *least, *most) => Ok(()),
+            (MapValue::PowerOfTwo, Some(value)) if bytes(value) => Ok(()),
             (MapValue::OneOf(all), Some(value)) if all.contains(&value) => Ok(()),
             (MapValue::Location, Some(value)) if located(value) => Ok(()),
             (MapValue::Nothing, _) => Err(format!("{name} takes no value")),
-            (MapValue::Number, _) => Err(format!("{shown:?}: {name}= takes a whole number from 1")),
+            (MapValue::Number(least, most), _) => {
+                Err(format!("{shown:?}: {name}= takes a whole number from {least} to {most}"))
+            }
+            (MapValue::PowerOfTwo, _) => {
+                Err(format!("{shown:?}: {name}= takes a power of two from 512 to 4194304"))
+            }
             (MapValue::OneOf(all), _) => {
                 Err(format!("{shown:?}: {name}= takes one of {}", all.join(", ")))
             }

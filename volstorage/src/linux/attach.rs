@@ -10,7 +10,7 @@ use volcore::options::Access;
 use super::fuse::Manner;
 use super::ledger::Record;
 use super::loops::{self, LoopId};
-use super::{LinuxHost, Operation, Shared, failed, mountinfo, name_of, process_table};
+use super::{LinuxHost, Operation, Shared, failed, kernel, mountinfo, name_of, process_table};
 use crate::host::{HostError, MapRequest, Mapping, Undone};
 use crate::image::ImageSource;
 
@@ -294,7 +294,10 @@ impl Shared {
         let source = &request.source;
         if let Some(folder) = self.fuse_folder(source) {
             let mounts = mountinfo::at(&folder).map_err(failed("read the mounts"))?;
-            return Ok(if mounts.is_empty() { Standing::Nothing } else { Standing::Unfit });
+            if mounts.is_empty() {
+                return self.refuse_foreign(source).map(|()| Standing::Nothing);
+            }
+            return Ok(Standing::Unfit);
         }
         let Some(attached) = self.attached_by_others(file)? else { return Ok(Standing::Nothing) };
         let held = attached.hold(file).map_err(failed("open the loop device"))?;
@@ -304,6 +307,17 @@ impl Shared {
         let record = self.ledger.begin(source, Access::Fuse, request.mode);
         self.write(&record.attached(attached, None), "write the record")?;
         Ok(Standing::Mapped(self.keep(source, attached, device)))
+    }
+
+    /// Whatever this host maps is recorded first. So without a record a device of the kernel is somebody else's: it keeps
+    /// no second writer out, and is not this host's to take away.
+    fn refuse_foreign(&self, source: &ImageSource) -> Result<(), HostError> {
+        let found = kernel::find(source).map_err(failed("list the kernel's rbd devices"))?;
+        let Some(found) = found else { return Ok(()) };
+        let device = found.path.display();
+        Err(failed(format!("map {}", name_of(source)))(format!(
+            "it is mapped already, as {device}, and not by volplugin: whoever did that has to unmap it (`rbd unmap {device}`)"
+        )))
     }
 
     /// The loop device over a local file.

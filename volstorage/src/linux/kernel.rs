@@ -29,7 +29,7 @@ use volcore::options::{Access, MapOption};
 use super::{Operation, Shared, failed, node, process_table};
 use crate::host::{HostError, MapRequest, Mapping, Mode};
 use crate::image::ImageSource;
-use crate::process::{Key, Run, WriteError, write};
+use crate::process::{Key, LAST_BREATH, Run, WriteError, write};
 pub(super) use device::{Device, devices, find, is_device};
 use log::KernelLog;
 pub(super) use login::LastLogin;
@@ -45,8 +45,9 @@ const OPTIONS: &str = "noshare,mount_timeout=20,osd_request_timeout=300";
 const WRITE: &str = "exclusive,lock_timeout=35";
 /// How long Ceph is asked why a mapping failed.
 const BLAME: Duration = Duration::from_secs(5);
-/// How much sooner a write to the bus is given up than the operation that it is part of.
-const MARGIN: Duration = Duration::from_millis(500);
+/// How much sooner a write to the bus is given up than the operation that it is part of: it has ended, or will never,
+/// before anything is undone.
+const MARGIN: Duration = LAST_BREATH.saturating_add(Duration::from_secs(1));
 
 /// A mapping that is asked of the kernel.
 struct Wanted {
@@ -132,7 +133,7 @@ fn hint(error: &WriteError, monitors: &str) -> String {
             format!(" (do the monitors {monitors} answer, and the OSDs?)")
         }
         WriteError::Refused(Errno::EINVAL) => {
-            " (does this kernel know all of the volume's map-options?)".to_owned()
+            " (are the volume's map-options what this kernel takes?)".to_owned()
         }
         WriteError::Refused(Errno::EPERM | Errno::EACCES) => {
             " (is the user's key the cluster's, and do its capabilities include the pool?)"

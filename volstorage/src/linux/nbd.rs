@@ -25,6 +25,8 @@ use crate::image::ImageSource;
 use crate::process::Run;
 
 const BLOCK: &str = "/sys/block";
+const EXCLUSIVE: &str = "--exclusive";
+const READ_ONLY: &str = "--read-only";
 
 /// A device that serves one mapping.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +85,11 @@ impl Listed {
     }
 }
 
+/// Whether an rbd-nbd was started as this host starts it: one that keeps no second writer out is somebody else's.
+fn is_ours(server: ProcessId) -> bool {
+    server.has_argument(EXCLUSIVE) || server.has_argument(READ_ONLY)
+}
+
 /// A device and its rbd-nbd.
 type Found = (NbdId, Option<ProcessId>);
 
@@ -130,13 +137,21 @@ impl Operation<'_> {
         let source = record.source.clone();
         let name = name_of(&source);
         let action = format!("map {name} with rbd-nbd");
+        let kind = match record.mode {
+            Mode::ReadWrite => EXCLUSIVE,
+            Mode::ReadOnly => READ_ONLY,
+        };
         let found = match self.nbd_find(&source).await? {
-            Some(found) => found,
+            // One of this host whose record was not completed.
+            Some(found) if found.1.is_some_and(|server| server.has_argument(kind)) => found,
+            Some((nbd, _)) => {
+                let device = nbd.device.display();
+                return Err(failed(action)(format!(
+                    "it is mapped already, as {device}, and not by volplugin: whoever did that has to unmap it \
+                     (`rbd-nbd unmap {device}`)"
+                )));
+            }
             None => {
-                let kind = match record.mode {
-                    Mode::ReadWrite => "--exclusive",
-                    Mode::ReadOnly => "--read-only",
-                };
                 let map = self.rbd_nbd().args(["map", kind, "--try-netlink", &name]).daemon().await;
                 if let Err(error) = map {
                     // It says 1, whatever is the matter.
@@ -178,7 +193,7 @@ impl Operation<'_> {
     ) -> Result<(), HostError> {
         let found = match recorded {
             Some(recorded) => Some(recorded),
-            None => self.nbd_find(source).await?,
+            None => self.nbd_find(source).await?.filter(|(_, server)| server.is_some_and(is_ours)),
         };
         let Some((found, server)) = found else { return Ok(()) };
         let device = found.device.display().to_string();

@@ -44,6 +44,13 @@ impl ProcessId {
         self.pid
     }
 
+    /// Whether it was started with this argument.
+    pub fn has_argument(self, argument: &str) -> bool {
+        let line = std::fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
+        let has = line.split(|byte| *byte == 0).any(|word| word == argument.as_bytes());
+        has && ProcessId::running(self.pid) == Some(self)
+    }
+
     /// A handle on it, if it still runs.
     pub fn open(self) -> Option<Handle> {
         // SAFETY: takes numbers only.

@@ -16,7 +16,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 /// How long to wait for the end of a child that was killed.
-const LAST_BREATH: Duration = Duration::from_secs(5);
+pub const LAST_BREATH: Duration = Duration::from_secs(5);
 
 /// A secret in the kernel's keyring, for as long as the write takes.
 pub struct Key<'a> {
@@ -47,8 +47,8 @@ pub enum WriteError {
 
 /// `KEY_SPEC_THREAD_KEYRING` (keyrings(7)).
 const THREAD_KEYRING: libc::c_long = -1;
-/// The exit status of a child whose key was refused; those below are of the write.
-const KEY_REFUSED: i32 = 255;
+/// What is added to the exit status, which is an error's number, when it is the key that was refused.
+const KEY_REFUSED: i32 = 128;
 
 /// Writes `text` to `file` in one call. Blocks.
 ///
@@ -69,11 +69,13 @@ pub fn write(
         }
         None => None,
     };
+    // SAFETY: takes nothing.
+    let parent = unsafe { libc::getpid() };
     // SAFETY: takes nothing. The child does nothing but `act`, which only makes system calls.
     let pid = unsafe { libc::fork() };
     match pid {
         // SAFETY: this is the child, and everything that it needs was made before.
-        0 => unsafe { act(&file, text, key.as_ref()) },
+        0 => unsafe { act(parent, &file, text, key.as_ref()) },
         pid if pid < 0 => Err(WriteError::Child(io::Error::last_os_error())),
         pid => wait(Pid::from_raw(pid), deadline),
     }
@@ -88,7 +90,12 @@ fn nul_terminated(text: &[u8]) -> Result<CString, WriteError> {
 ///
 /// # Safety
 /// For a child that was just forked.
-unsafe fn act(file: &CString, text: &[u8], key: Option<&(CString, CString, &[u8])>) -> ! {
+unsafe fn act(
+    parent: libc::pid_t,
+    file: &CString,
+    text: &[u8],
+    key: Option<&(CString, CString, &[u8])>,
+) -> ! {
     // SAFETY: system calls with numbers, and with pointers to what outlives them. It has no descriptor of its parent
     // any more when it begins to wait: neither a socket nor a lock lives longer because of it. It dies with its parent.
     unsafe {
@@ -96,6 +103,9 @@ unsafe fn act(file: &CString, text: &[u8], key: Option<&(CString, CString, &[u8]
             libc::signal(signal, libc::SIG_DFL);
         }
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        if libc::getppid() != parent {
+            libc::_exit(libc::ECANCELED);
+        }
         libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, 0);
         if let Some((sort, name, payload)) = key {
             let added = libc::syscall(
@@ -107,12 +117,12 @@ unsafe fn act(file: &CString, text: &[u8], key: Option<&(CString, CString, &[u8]
                 THREAD_KEYRING,
             );
             if added < 0 {
-                libc::_exit(KEY_REFUSED);
+                libc::_exit(KEY_REFUSED + Errno::last_raw().min(127));
             }
         }
         let opened = libc::open(file.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
         if opened < 0 || libc::write(opened, text.as_ptr().cast(), text.len()) < 0 {
-            libc::_exit(Errno::last_raw());
+            libc::_exit(Errno::last_raw().min(127));
         }
         libc::_exit(0)
     }
@@ -121,7 +131,9 @@ unsafe fn act(file: &CString, text: &[u8], key: Option<&(CString, CString, &[u8]
 fn wait(child: Pid, deadline: Duration) -> Result<(), WriteError> {
     match ended(child, deadline).map_err(WriteError::Child)? {
         Some(WaitStatus::Exited(_, 0)) => Ok(()),
-        Some(WaitStatus::Exited(_, KEY_REFUSED)) => Err(WriteError::Key(Errno::EPERM)),
+        Some(WaitStatus::Exited(_, code)) if code > KEY_REFUSED => {
+            Err(WriteError::Key(Errno::from_raw(code - KEY_REFUSED)))
+        }
         Some(WaitStatus::Exited(_, code)) => Err(WriteError::Refused(Errno::from_raw(code))),
         Some(other) => Err(WriteError::Child(io::Error::other(format!("{other:?}")))),
         None => {
@@ -169,7 +181,9 @@ mod tests {
         assert!(matches!(error, WriteError::Refused(Errno::ENOSPC)), "{error:?}");
         let unknown = Key { sort: "no-such-type", name: "name", payload: b"" };
         let error = write(&file, b"twice", Some(&unknown), SOON).unwrap_err();
-        assert!(matches!(error, WriteError::Key(_)), "{error:?}");
+        // Where keys are not to be had at all (seccomp, no CONFIG_KEYS) that is said.
+        let refused = [Errno::ENODEV, Errno::ENOSYS, Errno::EPERM, Errno::EACCES];
+        assert!(matches!(error, WriteError::Key(why) if refused.contains(&why)), "{error:?}");
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "once");
     }
 
