@@ -104,8 +104,8 @@ fn connecting_fails_with_the_reason() {
     assert_eq!(error.errno(), Some(Errno::ENOENT));
     assert!(!error.is_not_found(), "a missing file must not look like a missing image");
 
-    let error = connect(CEPH.conf.clone(), "stranger");
-    assert_eq!(error.to_string(), "cannot connect to the Ceph cluster");
+    let error = connect(CEPH.conf.clone(), "stranger").to_string();
+    assert!(error.starts_with("Ceph user client.stranger cannot log in"), "{error}");
 
     // Nobody listens on port 1; without the timeout this takes five minutes.
     let dir = tempfile::tempdir().unwrap();
