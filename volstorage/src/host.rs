@@ -186,11 +186,11 @@ impl HostError {
         match self {
             HostError::NoAccess { .. } => Kind::Invalid,
             HostError::NoImage { .. } => Kind::NotFound,
-            HostError::Busy { .. } | HostError::Locked { .. } => Kind::Busy,
+            HostError::Busy { .. } | HostError::Locked { .. } | HostError::ServerGone { .. } => {
+                Kind::Busy
+            }
             HostError::Deadline { .. } => Kind::Unavailable,
-            HostError::ServerGone { .. }
-            | HostError::Unmountable { .. }
-            | HostError::Failed { .. } => Kind::Internal,
+            HostError::Unmountable { .. } | HostError::Failed { .. } => Kind::Internal,
         }
     }
 }
