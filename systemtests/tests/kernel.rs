@@ -343,11 +343,18 @@ fn many_volumes_are_mapped() {
     // A connection on which nothing happens is closed, so whoever waits says something now and then.
     const NOW_AND_THEN: Duration = Duration::from_secs(3);
     let (mapped, seen, changed) = (AtomicUsize::new(0), Mutex::new(false), Condvar::new());
+    // One after the other until each has been answered: the guest's network loses connections that come all at once.
+    let callers: Vec<_> = (0..AT_ONCE)
+        .map(|_| {
+            let mut caller = h1.plugin_caller();
+            caller.call("VolumeDriver.Capabilities", &Value::Null).ok();
+            caller
+        })
+        .collect();
     thread::scope(|scope| {
-        for number in 0..AT_ONCE {
+        for (number, mut caller) in callers.into_iter().enumerate() {
             let (mapped, seen, changed, body) = (&mapped, &seen, &changed, &body);
             scope.spawn(move || {
-                let mut caller = h1.plugin_caller();
                 assert_eq!(caller.call("VolumeDriver.Mount", &body(number)).err(), "", "v{number}");
                 mapped.fetch_add(1, Ordering::Relaxed);
                 let mut all_seen = seen.lock().expect("nobody has panicked with it");

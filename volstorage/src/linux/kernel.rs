@@ -99,7 +99,7 @@ impl Wanted {
         let log = KernelLog::from_now_on();
         match write(&bus("add"), line.as_bytes(), key.as_ref(), deadline) {
             Ok(()) => Ok(()),
-            Err(WriteError::Refused(Errno::ENOENT)) => {
+            Err(WriteError::Refused(Errno::ENOENT)) if bus("add").exists() => {
                 Err(HostError::NoImage { image: self.name() })
             }
             Err(error) => Err(failed(action())(Refusal { error, said: log.said(), monitors })),

@@ -104,16 +104,13 @@ impl Removal<'_> {
     /// The id of the target in the trash.
     fn in_trash(&self, target: &Target<'_>) -> Result<Option<String>, ImageError> {
         let pool = self.session.pool(&target.image.pool)?;
+        if let Some(id) = target.id {
+            return Ok(self.names(&pool).is_in_trash(id)?.then(|| id.to_owned()));
+        }
         let failed =
             |error| self.session.failed(&format!("look for {} in the trash", target.image), error);
-        let is_it = |entry: &TrashEntry| match target.id {
-            Some(id) => entry.id == id,
-            None => entry.name == target.image.name,
-        };
+        let is_it = |entry: &TrashEntry| entry.name == target.image.name;
         for entry in pool.trash_list().map_err(failed)?.into_iter().filter(is_it) {
-            if target.id.is_some() {
-                return Ok(Some(entry.id));
-            }
             match pool.open_image_by_id(&entry.id) {
                 Ok(open) if names::uid(&open).map_err(failed)? == Some(target.uid) => {
                     return Ok(Some(entry.id));
