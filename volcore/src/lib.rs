@@ -17,6 +17,7 @@ pub mod name;
 pub mod options;
 pub mod policy;
 pub mod size;
+pub mod snapshot;
 pub mod spec;
 pub mod volume;
 

@@ -150,6 +150,17 @@ name!(
     "1 to 64 letters, digits, '_' or '-'"
 );
 
+impl SnapshotName {
+    /// How the names of snapshots on schedule begin (DESIGN §10).
+    pub(crate) const SCHEDULED: &str = "auto-";
+
+    /// The name of the one for a moment; `moment` is a time after RFC 3339 without the colons, in which every
+    /// character is one that a name may have.
+    pub(crate) fn scheduled(moment: &str) -> SnapshotName {
+        SnapshotName(format!("{}{moment}", SnapshotName::SCHEDULED))
+    }
+}
+
 /// A volume with its tenant, written `tenant/volume`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
