@@ -653,6 +653,7 @@ fn full_pool_is_an_error_in_bounded_time() {
 
     // What makes room still works.
     image.close().unwrap();
+    assert_eq!(pool.exclusively("t.v", || 1).unwrap(), Some(1));
     let id = pool.open_image_read_only("t.v").unwrap().id().unwrap();
     pool.trash_add(&id, "t.v", Duration::ZERO).unwrap();
     pool.unlink("t.v", &id).unwrap();

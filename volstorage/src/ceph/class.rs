@@ -3,7 +3,7 @@
 //! They are the methods that librbd and the kernel use too (`src/cls/rbd/cls_rbd.cc` in Ceph), and the encoding is
 //! Ceph's (`src/include/encoding.h`).
 
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_int};
 use std::ptr;
 
 use super::error::{CephError, Operation, Subject, check};
@@ -16,6 +16,9 @@ const CLASS: &CStr = c"rbd";
 const LONGEST_ANSWER: usize = 4096;
 /// `MAX_ERRNO` of librados: a comparison that fails answers below its negative.
 const MAX_ERRNO: i32 = 4095;
+
+/// `LIBRADOS_OPERATION_FULL_FORCE`.
+const FULL_FORCE: c_int = 128;
 
 /// Whether a step took place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,6 +144,16 @@ impl<'pool> WriteOp<'pool> {
         self
     }
 
+    /// Makes the object, unless it is there.
+    pub(super) fn create(self) -> Self {
+        let idempotent = 0;
+        // SAFETY: the operation is valid, and null means "no category".
+        unsafe {
+            (self.pool.api().rados.rados_write_op_create)(self.handle, idempotent, ptr::null());
+        }
+        self
+    }
+
     /// Fails unless the object is there.
     pub(super) fn assert_exists(self) -> Self {
         // SAFETY: the operation is valid.
@@ -190,6 +203,15 @@ impl<'pool> WriteOp<'pool> {
 
     /// Does all of it; answers with zero or a negative error code.
     pub(super) fn run(self, object: &CStr) -> i32 {
+        self.operate(object, 0)
+    }
+
+    /// The same in a pool that is full, too.
+    pub(super) fn run_in_full_pool(self, object: &CStr) -> i32 {
+        self.operate(object, FULL_FORCE)
+    }
+
+    fn operate(self, object: &CStr, flags: c_int) -> i32 {
         // SAFETY: operation and pool are valid, the name is NUL-terminated, and null means "now".
         unsafe {
             (self.pool.api().rados.rados_write_op_operate)(
@@ -197,7 +219,7 @@ impl<'pool> WriteOp<'pool> {
                 self.pool.handle(),
                 object.as_ptr(),
                 ptr::null_mut(),
-                0,
+                flags,
             )
         }
     }

@@ -3,13 +3,14 @@
 //! librbd allows several clients to remove one image at the same time, and 16.2 ends the process of one of them by an
 //! assertion (`TrimRequest.cc`, "is_lock_owner") when the exclusive lock changes hands in the middle. So whoever removes
 //! an image takes such a lease first. It is an advisory lock of RADOS with a duration, on an object of its own, renewed
-//! by a thread.
+//! by a thread. It can be taken in a full pool: what makes room there is done under it.
 
 use std::ffi::CString;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
+use super::class::WriteOp;
 use super::error::{CephError, Operation};
 use super::pool::Pool;
 use super::text::c_string;
@@ -18,6 +19,8 @@ use super::text::c_string;
 const DURATION: Duration = Duration::from_secs(30);
 /// How often it is renewed.
 const RENEW: Duration = Duration::from_secs(8);
+/// How often a lease is tried for in a full pool.
+const ATTEMPTS: usize = 8;
 /// `LIBRADOS_LOCK_FLAG_RENEW` (`LIBRADOS_LOCK_FLAG_MAY_RENEW`).
 const MAY_RENEW: u8 = 1;
 
@@ -34,7 +37,18 @@ impl Pool {
     ) -> Result<Option<T>, CephError> {
         let object = c_string("lease", &format!("volplugin.lease.{name}"))?;
         let cookie = c_string("cookie", &uuid::Uuid::new_v4().to_string())?;
-        match self.check_pool(self.lock(&object, &cookie), Operation::Lease) {
+        let mut locked = self.check_pool(self.lock(&object, &cookie), Operation::Lease);
+        for _ in 0..ATTEMPTS {
+            if !locked.as_ref().is_err_and(CephError::is_no_space) {
+                break;
+            }
+            // A full pool takes no new object, but for one that is forced into it. Somebody else's may have gone with his
+            // lease meanwhile.
+            let made = WriteOp::new(self).create().run_in_full_pool(&object);
+            self.check_pool(made, Operation::Lease)?;
+            locked = self.check_pool(self.lock(&object, &cookie), Operation::Lease);
+        }
+        match locked {
             Ok(()) => {}
             Err(error) if error.is_busy() => return Ok(None),
             Err(error) => return Err(error),
