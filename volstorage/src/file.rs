@@ -2,29 +2,38 @@
 //!
 //! For trying the suite out, and for one machine without Ceph. Pools are folders; the default pool's
 //! is made on demand, others by the operator. The volume that an image belongs to is in its extended
-//! attribute `user.volplugin.uid`, and is the image's id too. The trash is `<pool>/.trash/<id>`.
+//! attribute `user.volplugin.uid`, and is the image's id too. The trash is `<pool>/.trash/<id>`, and snapshots are
+//! copies in `<pool>/.snapshots/<id>/`. Whoever writes to an image while it is copied has to be stopped by the caller.
 //! Called by volmaster; the host side only reads the path from [`ImageDriver::source`].
 
+mod copy;
 mod draft;
+mod snapshots;
 mod store;
 mod xattr;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use uuid::Uuid;
 use volcore::limit::RateLimits;
 use volcore::name::PoolName;
+use volcore::size::Size;
 use volcore::volume::ImageName;
 
 use self::store::{Begun, Store};
 use crate::faults::Faults;
-use crate::format::{Formatter, off_thread};
+use crate::format::{Formatter, off_thread, off_thread_within};
 use crate::image::{
-    Created, Discarded, ImageDriver, ImageError, ImageInfo, ImageSource, NewImage, Purged,
-    TrashedImage, Unfinished,
+    Created, Discarded, Flattened, ImageDriver, ImageError, ImageInfo, ImageSnapshot, ImageSource,
+    NewClone, NewImage, Progress, Purged, Removed, Resized, Restored, Snapped, SnapshotInfo,
+    SnapshotUsage, TrashedImage, Unfinished,
 };
+
+/// How long a copy may take before its caller goes on without it.
+const COPY: Duration = Duration::from_secs(3600);
 
 /// The image driver for local files.
 #[derive(Clone, Debug)]
@@ -61,6 +70,16 @@ impl FileImages {
     ) -> Result<T, ImageError> {
         let store = self.store.clone();
         off_thread(&action, move || work(&store)).await
+    }
+
+    /// The same for what copies data.
+    async fn copying<T: Send + 'static>(
+        &self,
+        action: String,
+        work: impl FnOnce(&Store) -> Result<T, ImageError> + Send + 'static,
+    ) -> Result<T, ImageError> {
+        let store = self.store.clone();
+        off_thread_within(COPY, &action, move || work(&store)).await
     }
 
     async fn create_now(self, new: NewImage) -> Result<Created, ImageError> {
@@ -113,6 +132,59 @@ impl ImageDriver for FileImages {
 
     async fn fence(&self, _image: &ImageName) -> Result<Vec<String>, ImageError> {
         Ok(Vec::new())
+    }
+
+    async fn snapshot_create(&self, snapshot: &ImageSnapshot) -> Result<Snapped, ImageError> {
+        let (action, at) = (format!("take snapshot {snapshot}"), snapshot.clone());
+        self.copying(action, move |store| store.snapshot_create(&at)).await
+    }
+
+    async fn snapshot_list(
+        &self,
+        image: &ImageName,
+        _usage: SnapshotUsage,
+    ) -> Result<Vec<SnapshotInfo>, ImageError> {
+        let (action, image) = (format!("list the snapshots of image {image}"), image.clone());
+        self.on_disk(action, move |store| store.snapshot_list(&image)).await
+    }
+
+    async fn snapshot_remove(&self, snapshot: &ImageSnapshot) -> Result<Removed, ImageError> {
+        let (action, at) = (format!("remove snapshot {snapshot}"), snapshot.clone());
+        self.on_disk(action, move |store| store.snapshot_remove(&at)).await
+    }
+
+    async fn snapshot_rollback(&self, snapshot: &ImageSnapshot) -> Result<(), ImageError> {
+        let (action, at) = (format!("roll back to snapshot {snapshot}"), snapshot.clone());
+        self.copying(action, move |store| store.snapshot_rollback(&at)).await
+    }
+
+    async fn snapshot_clone(&self, new: &NewClone) -> Result<Created, ImageError> {
+        let action = format!("clone snapshot {} as image {}", new.from, new.image);
+        let new = new.clone();
+        self.copying(action, move |store| store.snapshot_clone(&new)).await
+    }
+
+    /// A copy has its data itself, although the file system may share it.
+    async fn flatten(
+        &self,
+        image: &ImageName,
+        _progress: &Progress,
+    ) -> Result<Flattened, ImageError> {
+        match self.find(image).await? {
+            Some(_) => Ok(Flattened::AlreadyFlat),
+            None => Err(ImageError::NoImage { image: image.clone() }),
+        }
+    }
+
+    async fn resize(&self, image: &ImageName, size: Size) -> Result<Resized, ImageError> {
+        let (action, image) = (format!("resize image {image}"), image.clone());
+        self.on_disk(action, move |store| store.resize(&image, size)).await
+    }
+
+    async fn restore(&self, trashed: &TrashedImage, name: &str) -> Result<Restored, ImageError> {
+        let action = format!("restore image {}/{} as {name}", trashed.pool, trashed.name);
+        let (trashed, name) = (trashed.clone(), name.to_owned());
+        self.on_disk(action, move |store| store.restore(&trashed, &name)).await
     }
 
     async fn unfinished(&self) -> Result<Vec<Unfinished>, ImageError> {

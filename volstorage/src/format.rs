@@ -213,7 +213,16 @@ pub(crate) async fn off_thread<T: Send + 'static>(
     action: &str,
     work: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
 ) -> Result<T, ImageError> {
-    blocking::run(action, LOCAL, work).await.unwrap_or_else(|blocked| {
+    off_thread_within(LOCAL, action, work).await
+}
+
+/// The same with a deadline of the caller's.
+pub(crate) async fn off_thread_within<T: Send + 'static>(
+    deadline: Duration,
+    action: &str,
+    work: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
+) -> Result<T, ImageError> {
+    blocking::run(action, deadline, work).await.unwrap_or_else(|blocked| {
         Err(ImageError::Unreachable {
             store: "the local disk".to_owned(),
             action: action.to_owned(),

@@ -1,6 +1,8 @@
 //! The image side of storage: what a volmaster does in the cluster (or in the folder
-//! of local image files). Images are made, found, thrown away and limited here;
-//! nothing is ever mapped or mounted.
+//! of local image files). Images are made, found, thrown away, limited, snapshotted and cloned
+//! here; nothing is ever mapped or mounted.
+
+mod snapshot;
 
 use std::path::PathBuf;
 
@@ -14,6 +16,11 @@ use volcore::name::PoolName;
 use volcore::options::Access;
 use volcore::size::Size;
 use volcore::volume::ImageName;
+
+pub use self::snapshot::{
+    Flattened, ImageSnapshot, NewClone, Progress, Removed, Resized, Restored, Snapped,
+    SnapshotInfo, SnapshotUsage,
+};
 
 /// An image to be made.
 #[derive(Clone, Debug)]
@@ -140,6 +147,42 @@ pub enum ImageError {
         /// The image.
         image: ImageName,
     },
+    /// There is no such image.
+    #[error("image {image} does not exist")]
+    NoImage {
+        /// The image.
+        image: ImageName,
+    },
+    /// The image has no such snapshot.
+    #[error("image {} has no snapshot {}", .snapshot.image, .snapshot.snapshot)]
+    NoSnapshot {
+        /// The snapshot.
+        snapshot: ImageSnapshot,
+    },
+    /// The trash has no such image.
+    #[error("the trash of pool {} has no image {} (id {})", .trashed.pool, .trashed.name, .trashed.id)]
+    NotInTrash {
+        /// What was looked for.
+        trashed: TrashedImage,
+    },
+    /// An image would become smaller, and data be cut off.
+    #[error("{what} has {bytes} bytes and cannot become an image of {size} ({} bytes): images only grow", size.bytes())]
+    Shrinks {
+        /// The image or snapshot.
+        what: String,
+        /// How large it is.
+        bytes: u64,
+        /// What was asked for.
+        size: Size,
+    },
+    /// Its data cannot go because other images are made of it.
+    #[error("image {image} has clones that need its data ({}); flatten them, or remove them and empty the trash of them", clones.join(", "))]
+    HasClones {
+        /// The image.
+        image: ImageName,
+        /// Their pools and names; those in the trash say so.
+        clones: Vec<String>,
+    },
     /// The format command failed; there is no image.
     #[error("format command `{command}` failed with {status}: {stderr}")]
     Format {
@@ -164,6 +207,20 @@ pub enum ImageError {
         /// The image.
         image: ImageName,
         /// The addresses.
+        watchers: Vec<String>,
+    },
+    /// Who has it open would have to do it or to allow it, and does not answer or refuses. Whether it will be done when
+    /// he answers again is *unknown*.
+    #[error(
+        "could not {action}: the holder of image {image} does not answer or does not allow it ({})",
+        named(watchers)
+    )]
+    Held {
+        /// The image.
+        image: ImageName,
+        /// What was tried.
+        action: String,
+        /// The addresses of those who have it open.
         watchers: Vec<String>,
     },
     /// No space, or a quota is used up.
@@ -210,15 +267,24 @@ pub enum ImageError {
     },
 }
 
+fn named(watchers: &[String]) -> String {
+    if watchers.is_empty() { "nobody is watching it".to_owned() } else { watchers.join(", ") }
+}
+
 impl ImageError {
     /// The kind of this error.
     pub fn kind(&self) -> Kind {
         match self {
-            ImageError::NoPool { .. } | ImageError::Format { .. } | ImageError::TooLarge { .. } => {
-                Kind::Invalid
-            }
+            ImageError::NoPool { .. }
+            | ImageError::Format { .. }
+            | ImageError::TooLarge { .. }
+            | ImageError::Shrinks { .. } => Kind::Invalid,
+            ImageError::NoImage { .. }
+            | ImageError::NoSnapshot { .. }
+            | ImageError::NotInTrash { .. } => Kind::NotFound,
             ImageError::Foreign { .. } => Kind::Conflict,
-            ImageError::InUse { .. } => Kind::InUse,
+            ImageError::InUse { .. } | ImageError::HasClones { .. } => Kind::InUse,
+            ImageError::Held { .. } => Kind::Busy,
             ImageError::NoSpace { .. } => Kind::Exhausted,
             ImageError::Unreachable { .. } => Kind::Unavailable,
             ImageError::Denied { .. } | ImageError::Failed { .. } => Kind::Internal,
@@ -253,7 +319,8 @@ pub trait ImageDriver: Send + Sync + 'static {
         uid: Uuid,
     ) -> Result<Discarded, ImageError>;
 
-    /// Frees the space of a trashed image; takes time in proportion to its data.
+    /// Frees the space of a trashed image and of its snapshots; takes time in proportion to its data. While there
+    /// are clones that need it nothing is freed ([`ImageError::HasClones`]), and it works once they are gone.
     async fn purge(&self, trashed: &TrashedImage) -> Result<Purged, ImageError>;
 
     /// Sets the limits that the data path enforces by itself, live.
@@ -263,6 +330,43 @@ pub trait ImageDriver: Send + Sync + 'static {
     /// can write to it, whether it lives or not, and somebody else can. Answers with their addresses.
     /// An absent image has none, nor has one in a local file, which only this machine can reach.
     async fn fence(&self, image: &ImageName) -> Result<Vec<String>, ImageError>;
+
+    /// Takes a snapshot, whoever has the image open: what they have written so far and is not in caches of theirs is
+    /// in it. Of several who take one of the same name, one does it.
+    async fn snapshot_create(&self, snapshot: &ImageSnapshot) -> Result<Snapped, ImageError>;
+
+    /// The snapshots of an image, the oldest first. Those whose names no user could give are left out.
+    async fn snapshot_list(
+        &self,
+        image: &ImageName,
+        usage: SnapshotUsage,
+    ) -> Result<Vec<SnapshotInfo>, ImageError>;
+
+    /// Removes a snapshot. Clones of it keep their data: on Ceph it stays, under no name, until they are gone.
+    async fn snapshot_remove(&self, snapshot: &ImageSnapshot) -> Result<Removed, ImageError>;
+
+    /// Gives an image the data and the size that it had at a snapshot; what came later stays in later snapshots only.
+    /// Refused while a client has it open. Cut short, it is to be done again: on Ceph the data is a mixture until then.
+    async fn snapshot_rollback(&self, snapshot: &ImageSnapshot) -> Result<(), ImageError>;
+
+    /// Makes an image of its own from a snapshot, under a temporary name like [`create`](Self::create). What is on it is
+    /// what the snapshot has, the file system's UUID included; beyond that it is zeros.
+    async fn snapshot_clone(&self, new: &NewClone) -> Result<Created, ImageError>;
+
+    /// Copies into a clone all that it shares with what it was cloned from, which can go then. Takes time in proportion
+    /// to the data, whoever uses the clone meanwhile.
+    async fn flatten(
+        &self,
+        image: &ImageName,
+        progress: &Progress,
+    ) -> Result<Flattened, ImageError>;
+
+    /// Makes an image larger, whoever has it open. A smaller size is refused.
+    async fn resize(&self, image: &ImageName, size: Size) -> Result<Resized, ImageError>;
+
+    /// Takes an image out of the trash, with its snapshots, and gives it a name in its pool: the one that it had or
+    /// another that is free. It stays the image of the volume that it was made for.
+    async fn restore(&self, trashed: &TrashedImage, name: &str) -> Result<Restored, ImageError>;
 
     /// What attempts have left under temporary names, in all pools.
     async fn unfinished(&self) -> Result<Vec<Unfinished>, ImageError>;

@@ -10,6 +10,7 @@ pub mod connection;
 mod build;
 mod names;
 mod removal;
+mod snapshots;
 
 use std::path::Path;
 use std::time::Duration;
@@ -21,19 +22,22 @@ use uuid::Uuid;
 use volcore::limit::RateLimits;
 use volcore::name::PoolName;
 use volcore::options::Access;
+use volcore::size::Size;
 use volcore::volume::ImageName;
 
 use self::build::{Begun, Build};
 use self::connection::{CALL, Connection, Session};
 use self::removal::{Removal, Target};
+use self::snapshots::Snapshots;
 use crate::blocking::{Blocked, Gate};
 use crate::ceph::{Features, Image};
 use crate::faults::Faults;
 use crate::format::Formatter;
 use crate::format::scratch::Scratch;
 use crate::image::{
-    Created, Discarded, ImageDriver, ImageError, ImageInfo, ImageSource, NewImage, Purged,
-    TrashedImage, Unfinished,
+    Created, Discarded, Flattened, ImageDriver, ImageError, ImageInfo, ImageSnapshot, ImageSource,
+    NewClone, NewImage, Progress, Purged, Removed, Resized, Restored, Snapped, SnapshotInfo,
+    SnapshotUsage, TrashedImage, Unfinished,
 };
 
 /// The metadata key with the volume's uid.
@@ -46,6 +50,15 @@ const LARGEST: u64 = 128 << 40;
 const PURGE: Duration = Duration::from_secs(600);
 /// How many images are purged at a time: each call keeps a thread for as long as it takes.
 const PURGES: usize = 16;
+/// How long taking or removing a snapshot may take, and growing: librbd waits for the holder of the lock until his watch
+/// has timed out, after 30 s. So nobody waits for these who has not asked for one, and they have a gate of their own.
+const HOLDER: Duration = Duration::from_secs(45);
+/// How many of these go on at a time: 64 that are in flight together take no longer than one does.
+const HOLDERS: usize = 128;
+/// How long rolling back and flattening may take before their caller goes on without them.
+const REWRITE: Duration = Duration::from_secs(24 * 3600);
+/// How many images are rewritten at a time.
+const REWRITES: usize = 8;
 /// How long [`ImageDriver::check`] may take: a little less than the 2 s that volmaster waits for it.
 const CHECK: Duration = Duration::from_millis(1800);
 /// How many checks of pools go on at a time; one that hangs keeps its thread until the OSD's time is over.
@@ -55,7 +68,11 @@ const CHECKS: usize = 16;
 #[derive(Clone, Debug)]
 pub struct RbdImages {
     connection: Connection,
+    /// Where snapshots are taken through.
+    taking: Connection,
     purges: Gate,
+    holders: Gate,
+    rewrites: Gate,
     checks: Gate,
     formatter: Formatter,
     scratch: Scratch,
@@ -75,13 +92,23 @@ impl RbdImages {
             source: Box::new(error),
         })?;
         Ok(RbdImages {
+            taking: connection.clone(),
             connection,
             purges: Gate::new(PURGES),
+            holders: Gate::new(HOLDERS),
+            rewrites: Gate::new(REWRITES),
             checks: Gate::new(CHECKS),
             formatter: Formatter::new(),
             scratch,
             faults: Faults::default(),
         })
+    }
+
+    /// Takes snapshots through another connection. Its user should have no right to blocklist: a holder that does not
+    /// answer for 30 s is fenced by one that may, and only the snapshot fails with one that may not.
+    #[must_use]
+    pub fn taking_snapshots_through(self, connection: Connection) -> RbdImages {
+        RbdImages { taking: connection, ..self }
     }
 
     /// With a fault plan, for tests.
@@ -92,16 +119,11 @@ impl RbdImages {
     }
 
     async fn create_now(self, new: NewImage) -> Result<Created, ImageError> {
-        if new.size.bytes() > LARGEST {
-            return Err(ImageError::TooLarge {
-                image: new.image,
-                reason: format!("the largest image in Ceph has {} TiB", LARGEST >> 40),
-            });
-        }
+        refuse_if_too_large(&new.image, new.size)?;
         let action = format!("begin image {}", new.image);
         let (faults, wanted) = (self.faults.clone(), new.clone());
         let begin = self.connection.call(&action, CALL, move |session| {
-            Build { session, faults: &faults, new: &wanted }.begin()
+            Build { session, faults: &faults, new: (&wanted).into() }.begin(&build::blank(&wanted))
         });
         let format = self.formatter.format(&self.scratch, &new.format, new.size);
         let (mut begin, mut format) = (std::pin::pin!(begin), std::pin::pin!(format));
@@ -120,7 +142,7 @@ impl RbdImages {
         let (action, faults) = (format!("complete image {}", new.image), self.faults.clone());
         let wanted = new.clone();
         let finish = move |session: &Session| {
-            Build { session, faults: &faults, new: &wanted }.finish(begun, formatted)
+            Build { session, faults: &faults, new: (&wanted).into() }.finish(begun, formatted)
         };
         self.connection.call(&action, CALL, finish).await
     }
@@ -161,6 +183,45 @@ impl RbdImages {
         let work = move |session: &Session| work(Removal { session, faults: &faults });
         self.connection.call(&action, CALL, work).await
     }
+
+    /// Does something with an image that its holder may have to do, or that takes long.
+    async fn change<T: Send + 'static>(
+        &self,
+        way: Way<'_>,
+        action: String,
+        work: impl FnOnce(Snapshots<'_>) -> Result<T, ImageError> + Send + 'static,
+    ) -> Result<T, ImageError> {
+        let faults = self.faults.clone();
+        let work = move |session: &Session| work(Snapshots { session, faults: &faults });
+        way.connection.call_through(way.gate, &action, way.deadline, work).await
+    }
+
+    fn through_holder<'a>(&'a self, connection: &'a Connection) -> Way<'a> {
+        Way { connection, gate: &self.holders, deadline: HOLDER }
+    }
+
+    fn rewriting(&self) -> Way<'_> {
+        Way { connection: &self.connection, gate: &self.rewrites, deadline: REWRITE }
+    }
+}
+
+/// How a call goes: through which connection and gate, and for how long.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    connection: &'a Connection,
+    gate: &'a Gate,
+    deadline: Duration,
+}
+
+/// The error for an image that no Ceph cluster can have.
+fn refuse_if_too_large(image: &ImageName, size: Size) -> Result<(), ImageError> {
+    if size.bytes() <= LARGEST {
+        return Ok(());
+    }
+    Err(ImageError::TooLarge {
+        image: image.clone(),
+        reason: format!("the largest image in Ceph has {} TiB", LARGEST >> 40),
+    })
 }
 
 fn features(access: Access) -> Features {
@@ -297,6 +358,67 @@ impl ImageDriver for RbdImages {
         let fence =
             move |session: &Session| faults.effect("fence the clients", || fence(session, &image));
         self.connection.call(&action, CALL, fence).await
+    }
+
+    async fn snapshot_create(&self, snapshot: &ImageSnapshot) -> Result<Snapped, ImageError> {
+        let (action, at) = (format!("take snapshot {snapshot}"), snapshot.clone());
+        let way = self.through_holder(&self.taking);
+        self.change(way, action, move |snapshots| snapshots.create(&at)).await
+    }
+
+    async fn snapshot_list(
+        &self,
+        image: &ImageName,
+        usage: SnapshotUsage,
+    ) -> Result<Vec<SnapshotInfo>, ImageError> {
+        let (action, image) = (format!("list the snapshots of image {image}"), image.clone());
+        let faults = self.faults.clone();
+        let list =
+            move |session: &Session| Snapshots { session, faults: &faults }.list(&image, usage);
+        self.connection.call(&action, CALL, list).await
+    }
+
+    async fn snapshot_remove(&self, snapshot: &ImageSnapshot) -> Result<Removed, ImageError> {
+        let (action, at) = (format!("remove snapshot {snapshot}"), snapshot.clone());
+        let way = self.through_holder(&self.taking);
+        self.change(way, action, move |snapshots| snapshots.remove(&at)).await
+    }
+
+    async fn snapshot_rollback(&self, snapshot: &ImageSnapshot) -> Result<(), ImageError> {
+        let (action, at) = (format!("roll back to snapshot {snapshot}"), snapshot.clone());
+        self.change(self.rewriting(), action, move |snapshots| snapshots.roll_back(&at)).await
+    }
+
+    async fn snapshot_clone(&self, new: &NewClone) -> Result<Created, ImageError> {
+        refuse_if_too_large(&new.image, new.size)?;
+        let action = format!("clone snapshot {} as image {}", new.from, new.image);
+        let (new, faults) = (new.clone(), self.faults.clone());
+        let clone = move |session: &Session| Snapshots { session, faults: &faults }.clone(&new);
+        self.connection.call(&action, CALL, clone).await
+    }
+
+    async fn flatten(
+        &self,
+        image: &ImageName,
+        progress: &Progress,
+    ) -> Result<Flattened, ImageError> {
+        let (action, image) = (format!("flatten image {image}"), image.clone());
+        let progress = progress.clone();
+        let flatten = move |snapshots: Snapshots<'_>| snapshots.flatten(&image, &progress);
+        self.change(self.rewriting(), action, flatten).await
+    }
+
+    async fn resize(&self, image: &ImageName, size: Size) -> Result<Resized, ImageError> {
+        refuse_if_too_large(image, size)?;
+        let (action, image) = (format!("resize image {image}"), image.clone());
+        let way = self.through_holder(&self.connection);
+        self.change(way, action, move |snapshots| snapshots.resize(&image, size)).await
+    }
+
+    async fn restore(&self, trashed: &TrashedImage, name: &str) -> Result<Restored, ImageError> {
+        let action = format!("restore image {}/{} as {name}", trashed.pool, trashed.name);
+        let (trashed, name) = (trashed.clone(), name.to_owned());
+        self.remove(action, move |removal| removal.restore(&trashed, &name)).await
     }
 
     async fn unfinished(&self) -> Result<Vec<Unfinished>, ImageError> {

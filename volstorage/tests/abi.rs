@@ -5,7 +5,8 @@ use std::mem::{align_of, offset_of, size_of};
 use std::process::Command;
 
 use volstorage::ceph::abi::{
-    Function, RbdImageInfo, RbdImageSpec, RbdImageWatcher, RbdTrashImageInfo, functions,
+    Function, RbdImageInfo, RbdImageSpec, RbdImageWatcher, RbdLinkedImageSpec, RbdSnapInfo,
+    RbdSnapSpec, RbdTrashImageInfo, functions,
 };
 
 /// `(C expression, its value in Rust)` for a structure: size, alignment, and the offset and size of every field.
@@ -38,6 +39,7 @@ fn c_type(rust: &str) -> &str {
         "bool" => "bool",
         "c_int" => "int",
         "u8" => "uint8_t",
+        "u32" => "uint32_t",
         "u64" => "uint64_t",
         "i64" => "int64_t",
         "usize" => "size_t",
@@ -51,6 +53,7 @@ fn c_type(rust: &str) -> &str {
         "*mut usize" => "size_t *",
         "*mut c_void" => "void *",
         "*mut libc::time_t" => "time_t *",
+        "*mut libc::timespec" => "struct timespec *",
         "*mut libc::timeval" => "struct timeval *",
         "RadosHandle" => "rados_t",
         "*mut RadosHandle" => "rados_t *",
@@ -66,6 +69,12 @@ fn c_type(rust: &str) -> &str {
         "DiffFn" => "diff_fn",
         "LockMode" => "rbd_lock_mode_t",
         "*mut LockMode" => "rbd_lock_mode_t *",
+        "ImageOptionsHandle" => "rbd_image_options_t",
+        "*mut ImageOptionsHandle" => "rbd_image_options_t *",
+        "*mut SnapNamespace" => "rbd_snap_namespace_type_t *",
+        "*mut RbdSnapInfo" => "rbd_snap_info_t *",
+        "*mut RbdSnapSpec" => "rbd_snap_spec_t *",
+        "*mut RbdLinkedImageSpec" => "rbd_linked_image_spec_t *",
         "*mut RbdImageSpec" => "rbd_image_spec_t *",
         "*mut RbdImageInfo" => "rbd_image_info_t *",
         "*mut RbdTrashImageInfo" => "rbd_trash_image_info_t *",
@@ -110,7 +119,8 @@ fn run_c(source: &str) -> String {
     String::from_utf8(run.stdout).expect("text")
 }
 
-const INCLUDES: &str = "#include <stddef.h>\n#include <stdio.h>\n#include <rbd/librbd.h>\n";
+const INCLUDES: &str =
+    "#include <stddef.h>\n#include <stdio.h>\n#include <time.h>\n#include <rbd/librbd.h>\n";
 
 #[test]
 fn layouts_are_those_of_the_headers() {
@@ -126,6 +136,13 @@ fn layouts_are_those_of_the_headers() {
         [id, name, source, deletion_time, deferment_end_time]
     ));
     expressions.extend(layout_of!(RbdImageWatcher, "rbd_image_watcher_t", [addr, id, cookie]));
+    expressions.extend(layout_of!(RbdSnapInfo, "rbd_snap_info_t", [id, size, name]));
+    expressions.extend(layout_of!(RbdSnapSpec, "rbd_snap_spec_t", [id, namespace_type, name]));
+    expressions.extend(layout_of!(
+        RbdLinkedImageSpec,
+        "rbd_linked_image_spec_t",
+        [pool_id, pool_name, pool_namespace, image_id, image_name, trash]
+    ));
     // The C enums that are passed as `int`, and the constants of them that are written down in Rust.
     for (expression, value) in [
         ("sizeof(rbd_lock_mode_t)", 4),
@@ -137,6 +154,12 @@ fn layouts_are_those_of_the_headers() {
         ("(size_t)RBD_TRASH_IMAGE_SOURCE_REMOVING", 3),
         ("(size_t)RBD_TRASH_IMAGE_SOURCE_USER_PARENT", 4),
         ("(size_t)RBD_FEATURES_DEFAULT", 0b11_1101),
+        ("sizeof(rbd_snap_namespace_type_t)", 4),
+        ("(size_t)RBD_SNAP_NAMESPACE_TYPE_USER", 0),
+        ("(size_t)RBD_SNAP_NAMESPACE_TYPE_TRASH", 2),
+        ("(size_t)RBD_SNAP_CREATE_SKIP_QUIESCE", 1),
+        ("(size_t)RBD_IMAGE_OPTION_FEATURES", 1),
+        ("(size_t)RBD_IMAGE_OPTION_CLONE_FORMAT", 12),
     ] {
         expressions.push((expression.to_owned(), value));
     }

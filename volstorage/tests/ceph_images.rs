@@ -2,7 +2,6 @@
 
 mod ceph_support;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -150,7 +149,7 @@ fn image_that_is_missing_is_not_found() {
         pool.open_image_read_only("t.missing").map(drop).unwrap_err(),
         pool.open_image_by_id("1234").map(drop).unwrap_err(),
         pool.trash_remove("1234", TrashForce::RespectDeferment).unwrap_err(),
-        pool.set_metadata("1234", &BTreeMap::new()).unwrap_err(),
+        pool.set_metadata("1234", &[]).unwrap_err(),
     ];
     for error in errors {
         assert!(error.is_not_found() && !error.is_pool_not_found(), "{error:?}");
@@ -256,8 +255,7 @@ fn metadata_is_set_without_opening() {
     let pool = CEPH.pool();
     let id = create("t.described", MIB);
     let pairs = [("volplugin.uid", "1"), ("conf_rbd_qos_write_iops_limit", "100")];
-    let pairs = pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-    pool.set_metadata(&id, &pairs).unwrap();
+    pool.set_metadata(&id, &pairs.map(|(key, value)| (key, Some(value)))).unwrap();
     let image = pool.open_image_read_only("t.described").unwrap();
     assert_eq!(image.metadata("volplugin.uid").unwrap().as_deref(), Some("1"));
     assert!(

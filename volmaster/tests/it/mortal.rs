@@ -7,12 +7,14 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 use uuid::Uuid;
 use volcore::limit::RateLimits;
+use volcore::size::Size;
 use volcore::volume::ImageName;
 use volmaster::app::App;
 use volstorage::fake::image::FakeImages;
 use volstorage::image::{
-    Created, Discarded, ImageDriver, ImageError, ImageInfo, ImageSource, NewImage, Purged,
-    TrashedImage, Unfinished,
+    Created, Discarded, Flattened, ImageDriver, ImageError, ImageInfo, ImageSnapshot, ImageSource,
+    NewClone, NewImage, Progress, Purged, Removed, Resized, Restored, Snapped, SnapshotInfo,
+    SnapshotUsage, TrashedImage, Unfinished,
 };
 use volstore::memory::MemoryStore;
 use volstore::store::{
@@ -257,6 +259,54 @@ impl ImageDriver for Mortal {
     async fn fence(&self, image: &ImageName) -> Result<Vec<String>, ImageError> {
         self.images_answer().await;
         self.answered(self.images.fence(image).await).await
+    }
+
+    async fn snapshot_create(&self, snapshot: &ImageSnapshot) -> Result<Snapped, ImageError> {
+        self.images_answer().await;
+        self.answered(self.images.snapshot_create(snapshot).await).await
+    }
+
+    async fn snapshot_list(
+        &self,
+        image: &ImageName,
+        usage: SnapshotUsage,
+    ) -> Result<Vec<SnapshotInfo>, ImageError> {
+        self.images_answer().await;
+        self.images.snapshot_list(image, usage).await
+    }
+
+    async fn snapshot_remove(&self, snapshot: &ImageSnapshot) -> Result<Removed, ImageError> {
+        self.images_answer().await;
+        self.answered(self.images.snapshot_remove(snapshot).await).await
+    }
+
+    async fn snapshot_rollback(&self, snapshot: &ImageSnapshot) -> Result<(), ImageError> {
+        self.images_answer().await;
+        self.answered(self.images.snapshot_rollback(snapshot).await).await
+    }
+
+    async fn snapshot_clone(&self, new: &NewClone) -> Result<Created, ImageError> {
+        self.images_answer().await;
+        self.answered(self.images.snapshot_clone(new).await).await
+    }
+
+    async fn flatten(
+        &self,
+        image: &ImageName,
+        progress: &Progress,
+    ) -> Result<Flattened, ImageError> {
+        self.images_answer().await;
+        self.answered(self.images.flatten(image, progress).await).await
+    }
+
+    async fn resize(&self, image: &ImageName, size: Size) -> Result<Resized, ImageError> {
+        self.images_answer().await;
+        self.answered(self.images.resize(image, size).await).await
+    }
+
+    async fn restore(&self, trashed: &TrashedImage, name: &str) -> Result<Restored, ImageError> {
+        self.images_answer().await;
+        self.answered(self.images.restore(trashed, name).await).await
     }
 
     async fn unfinished(&self) -> Result<Vec<Unfinished>, ImageError> {

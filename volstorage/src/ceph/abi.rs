@@ -3,6 +3,7 @@
 //! Public for one reader outside of `ceph`: `tests/abi.rs`, which compares both with the C headers.
 
 use std::ffi::{c_char, c_int};
+use std::ptr;
 
 /// A C function, as it is declared in Rust.
 #[derive(Clone, Copy, Debug)]
@@ -77,4 +78,58 @@ pub struct RbdImageWatcher {
     pub id: i64,
     /// Watch cookie.
     pub cookie: u64,
+}
+
+/// `rbd_snap_info_t`: one entry of `rbd_snap_list`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct RbdSnapInfo {
+    /// Snapshot id.
+    pub id: u64,
+    /// Bytes of the image at that time.
+    pub size: u64,
+    /// Snapshot name, owned by librbd until the list is cleaned up; null ends the list.
+    pub name: *const c_char,
+}
+
+/// `rbd_snap_spec_t`: the snapshot in the answer of `rbd_get_parent`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct RbdSnapSpec {
+    /// Snapshot id.
+    pub id: u64,
+    /// `rbd_snap_namespace_type_t`, a C enum.
+    pub namespace_type: c_int,
+    /// Snapshot name, owned by librbd until it is cleaned up.
+    pub name: *mut c_char,
+}
+
+/// `rbd_linked_image_spec_t`: a parent or a clone.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct RbdLinkedImageSpec {
+    /// Pool id.
+    pub pool_id: i64,
+    /// Pool name; this and the other strings are owned by librbd until they are cleaned up.
+    pub pool_name: *mut c_char,
+    /// Namespace in the pool.
+    pub pool_namespace: *mut c_char,
+    /// Image id.
+    pub image_id: *mut c_char,
+    /// Image name.
+    pub image_name: *mut c_char,
+    /// Whether it is in the trash.
+    pub trash: bool,
+}
+
+impl RbdLinkedImageSpec {
+    /// None.
+    pub const EMPTY: RbdLinkedImageSpec = RbdLinkedImageSpec {
+        pool_id: 0,
+        pool_name: ptr::null_mut(),
+        pool_namespace: ptr::null_mut(),
+        image_id: ptr::null_mut(),
+        image_name: ptr::null_mut(),
+        trash: false,
+    };
 }

@@ -11,7 +11,6 @@
 //!
 //! Which steps, and in which order, is for the caller to know. Nothing here opens an image.
 
-use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 
 use super::class::{Step, WriteOp, encoded, length};
@@ -65,6 +64,17 @@ impl Pool {
         self.ask(DIRECTORY, c"dir_get_name", &encoded(id), || self.image_subject(id))
     }
 
+    /// Lists an image that is not listed.
+    ///
+    /// # Errors
+    /// [`CephError::is_exists`] when an image is listed by that name, be it this one; `EBADF` when this one is listed by
+    /// another.
+    pub fn list_as(&self, id: &str, name: &str) -> Result<(), CephError> {
+        let names = [encoded(name), encoded(id)].concat();
+        let op = WriteOp::new(self).call(c"dir_add_image", names);
+        self.check_name(op.run(DIRECTORY), Operation::List, name)
+    }
+
     /// Lists an image by another name, both ways at once. Of several who try, one succeeds.
     ///
     /// # Errors
@@ -93,21 +103,25 @@ impl Pool {
         self.has_object(&header(id)?, Operation::LookUp)
     }
 
-    /// Sets metadata keys of an image that nobody needs to have open, all in one write.
+    /// Sets metadata keys of an image, or removes them, all in one write. Nobody who has it open is told.
     ///
     /// # Errors
     /// [`CephError::is_not_found`] when there is no image of this id.
-    pub fn set_metadata(
-        &self,
-        id: &str,
-        pairs: &BTreeMap<String, String>,
-    ) -> Result<(), CephError> {
-        let header = header(id)?;
-        let mut map = length(pairs.len());
+    pub fn set_metadata(&self, id: &str, pairs: &[(&str, Option<&str>)]) -> Result<(), CephError> {
+        let (header, mut set, mut count) = (header(id)?, Vec::new(), 0);
+        let mut op = WriteOp::new(self).assert_exists();
         for (key, value) in pairs {
-            map.extend([encoded(key), encoded(value)].concat());
+            match value {
+                Some(value) => {
+                    set.extend([encoded(key), encoded(value)].concat());
+                    count += 1;
+                }
+                None => op = op.call(c"metadata_remove", encoded(key)),
+            }
         }
-        let op = WriteOp::new(self).assert_exists().call(c"metadata_set", map);
+        if count > 0 {
+            op = op.call(c"metadata_set", [length(count), set].concat());
+        }
         self.check_name(op.run(&header), Operation::SetMetadata, id)
     }
 }

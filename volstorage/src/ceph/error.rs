@@ -245,6 +245,15 @@ pub enum Operation {
     ReleaseLock,
     BreakLock,
     Lease,
+    List,
+    ListSnapshots,
+    CreateSnapshot,
+    RemoveSnapshot,
+    RollBack,
+    Clone,
+    ReadParent,
+    ListClones,
+    Flatten,
 }
 
 impl fmt::Display for Operation {
@@ -290,6 +299,15 @@ impl fmt::Display for Operation {
             Self::ReleaseLock => "release the exclusive lock of",
             Self::Lease => "take a lease in",
             Self::BreakLock => "break the exclusive lock of",
+            Self::List => "put on the list",
+            Self::ListSnapshots => "list the snapshots of",
+            Self::CreateSnapshot => "take",
+            Self::RemoveSnapshot => "remove",
+            Self::RollBack => "roll back to",
+            Self::Clone => "make a clone as",
+            Self::ReadParent => "look for the parent of",
+            Self::ListClones => "list the clones of",
+            Self::Flatten => "flatten",
         })
     }
 }
@@ -318,6 +336,15 @@ pub enum Subject {
         /// Image id.
         id: String,
     },
+    /// A snapshot of an image.
+    Snapshot {
+        /// Pool name.
+        pool: String,
+        /// Image name or id.
+        image: String,
+        /// Snapshot name.
+        snapshot: String,
+    },
     /// A metadata key of an image.
     Metadata {
         /// Pool name.
@@ -337,6 +364,9 @@ impl fmt::Display for Subject {
             Self::Pool(pool) => write!(f, "pool {pool}"),
             Self::Image { pool, image } => write!(f, "image {pool}/{image}"),
             Self::Trash { pool, id } => write!(f, "image {pool}/{id}"),
+            Self::Snapshot { pool, image, snapshot } => {
+                write!(f, "snapshot {pool}/{image}@{snapshot}")
+            }
             Self::Metadata { pool, image, key } => write!(f, "image {pool}/{image}, key {key}"),
         }
     }

@@ -15,7 +15,10 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use libloading::Library;
 
-use super::abi::{Function, RbdImageInfo, RbdImageSpec, RbdImageWatcher, RbdTrashImageInfo};
+use super::abi::{
+    Function, RbdImageInfo, RbdImageSpec, RbdImageWatcher, RbdLinkedImageSpec, RbdSnapInfo,
+    RbdSnapSpec, RbdTrashImageInfo,
+};
 use super::error::CephError;
 
 /// `rados_t`.
@@ -42,6 +45,22 @@ pub(super) type DiffFn =
 pub(super) type LockMode = c_int;
 /// `RBD_LOCK_MODE_EXCLUSIVE`.
 pub(super) const LOCK_MODE_EXCLUSIVE: LockMode = 0;
+
+/// `rbd_image_options_t`.
+pub(super) type ImageOptionsHandle = *mut c_void;
+/// `RBD_IMAGE_OPTION_FEATURES`.
+pub(super) const IMAGE_OPTION_FEATURES: c_int = 1;
+/// `RBD_IMAGE_OPTION_CLONE_FORMAT`.
+pub(super) const IMAGE_OPTION_CLONE_FORMAT: c_int = 12;
+
+/// `rbd_snap_namespace_type_t`, a C enum.
+pub(super) type SnapNamespace = c_int;
+/// `RBD_SNAP_NAMESPACE_TYPE_USER`.
+pub(super) const SNAP_NAMESPACE_USER: SnapNamespace = 0;
+/// `RBD_SNAP_NAMESPACE_TYPE_TRASH`.
+pub(super) const SNAP_NAMESPACE_TRASH: SnapNamespace = 2;
+/// `RBD_SNAP_CREATE_SKIP_QUIESCE`.
+pub(super) const SNAP_CREATE_SKIP_QUIESCE: u32 = 1;
 
 /// Declares a table of C functions and how it is filled from a library.
 macro_rules! function_table {
@@ -149,6 +168,7 @@ function_table! {
 
         fn rbd_open(ioctx: IoctxHandle, name: *const c_char, image: *mut ImageHandle, snap: *const c_char) -> c_int;
         fn rbd_open_read_only(ioctx: IoctxHandle, name: *const c_char, image: *mut ImageHandle, snap: *const c_char) -> c_int;
+        fn rbd_open_by_id(ioctx: IoctxHandle, id: *const c_char, image: *mut ImageHandle, snap: *const c_char) -> c_int;
         fn rbd_open_by_id_read_only(ioctx: IoctxHandle, id: *const c_char, image: *mut ImageHandle, snap: *const c_char) -> c_int;
         fn rbd_close(image: ImageHandle) -> c_int;
         fn rbd_stat(image: ImageHandle, info: *mut RbdImageInfo, infosize: usize) -> c_int;
@@ -182,6 +202,35 @@ function_table! {
         fn rbd_is_exclusive_lock_owner(image: ImageHandle, is_owner: *mut c_int) -> c_int;
         fn rbd_lock_get_owners(image: ImageHandle, mode: *mut LockMode, owners: *mut *mut c_char, max_owners: *mut usize) -> c_int;
         fn rbd_lock_get_owners_cleanup(owners: *mut *mut c_char, owner_count: usize);
+
+        fn rbd_snap_list(image: ImageHandle, snaps: *mut RbdSnapInfo, max_snaps: *mut c_int) -> c_int;
+        fn rbd_snap_list_end(snaps: *mut RbdSnapInfo);
+        fn rbd_snap_get_namespace_type(image: ImageHandle, snap_id: u64, namespace_type: *mut SnapNamespace) -> c_int;
+        fn rbd_snap_get_timestamp(image: ImageHandle, snap_id: u64, timestamp: *mut libc::timespec) -> c_int;
+        fn rbd_snap_create2(
+            image: ImageHandle, name: *const c_char, flags: u32, progress: ProgressFn, arg: *mut c_void,
+        ) -> c_int;
+        fn rbd_snap_remove2(
+            image: ImageHandle, name: *const c_char, flags: u32, progress: ProgressFn, arg: *mut c_void,
+        ) -> c_int;
+        fn rbd_snap_remove_by_id(image: ImageHandle, snap_id: u64) -> c_int;
+        fn rbd_snap_rollback_with_progress(
+            image: ImageHandle, name: *const c_char, progress: ProgressFn, arg: *mut c_void,
+        ) -> c_int;
+
+        fn rbd_image_options_create(options: *mut ImageOptionsHandle);
+        fn rbd_image_options_set_uint64(options: ImageOptionsHandle, option: c_int, value: u64) -> c_int;
+        fn rbd_image_options_destroy(options: ImageOptionsHandle);
+        fn rbd_clone3(
+            parent: IoctxHandle, parent_name: *const c_char, parent_snap: *const c_char, child: IoctxHandle,
+            child_name: *const c_char, options: ImageOptionsHandle,
+        ) -> c_int;
+        fn rbd_get_parent(image: ImageHandle, parent: *mut RbdLinkedImageSpec, snap: *mut RbdSnapSpec) -> c_int;
+        fn rbd_linked_image_spec_cleanup(image: *mut RbdLinkedImageSpec);
+        fn rbd_snap_spec_cleanup(snap: *mut RbdSnapSpec);
+        fn rbd_list_children3(image: ImageHandle, images: *mut RbdLinkedImageSpec, max_images: *mut usize) -> c_int;
+        fn rbd_linked_image_spec_list_cleanup(images: *mut RbdLinkedImageSpec, num_images: usize);
+        fn rbd_flatten_with_progress(image: ImageHandle, progress: ProgressFn, arg: *mut c_void) -> c_int;
     }
 }
 

@@ -9,7 +9,7 @@ use super::abi::RbdImageInfo;
 use super::error::{CephError, Operation, Subject, check};
 use super::ffi::{Api, ImageHandle, no_progress};
 use super::pool::Pool;
-use super::text::{grow, until_nul};
+use super::text::{c_string, grow, until_nul};
 
 /// An open image. Keeps its pool and the connection open; closing, also by dropping, blocks.
 pub struct Image {
@@ -202,15 +202,24 @@ impl Image {
     /// # Errors
     /// When the call fails.
     pub fn usage(&self) -> Result<Usage, CephError> {
+        self.usage_since(None)
+    }
+
+    /// How much was written since a snapshot of the image, or since its beginning.
+    ///
+    /// # Errors
+    /// [`CephError::is_not_found`] when there is no such snapshot.
+    pub fn usage_since(&self, snapshot: Option<&str>) -> Result<Usage, CephError> {
+        let snapshot = snapshot.map(|name| c_string("snapshot name", name)).transpose()?;
         let provisioned = self.stat()?.size;
         let mut used = 0u64;
         let (own_objects_only, whole_objects) = (0, 1);
-        // SAFETY: the image is open, null means "since the beginning", and the callback gets the address of a `u64`
-        // that outlives the call and that nothing else uses meanwhile.
+        // SAFETY: the image is open, the name is NUL-terminated or null for "since the beginning", and the callback gets
+        // the address of a `u64` that outlives the call and that nothing else uses meanwhile.
         let ret = unsafe {
             (self.api().rbd.rbd_diff_iterate2)(
                 self.handle,
-                ptr::null(),
+                snapshot.as_ref().map_or(ptr::null(), |name| name.as_ptr()),
                 0,
                 provisioned,
                 own_objects_only,

@@ -3,7 +3,6 @@
 use std::ffi::CStr;
 use std::ptr;
 
-use super::class::{WriteOp, encoded, length};
 use super::directory::header;
 use super::error::{CephError, Operation, Subject, check};
 use super::image::Image;
@@ -29,22 +28,8 @@ impl Pool {
         let Some(id) = self.linked_id(image)? else {
             return check(-libc::ENOENT, Operation::LookUp, subject).map(drop);
         };
-        let (header, mut set, mut count) = (header(&id)?, Vec::new(), 0);
-        let mut op = WriteOp::new(self).assert_exists();
-        for (key, value) in pairs {
-            match value {
-                Some(value) => {
-                    set.extend([encoded(key), encoded(value)].concat());
-                    count += 1;
-                }
-                None => op = op.call(c"metadata_remove", encoded(key)),
-            }
-        }
-        if count > 0 {
-            op = op.call(c"metadata_set", [length(count), set].concat());
-        }
-        self.check_name(op.run(&header), Operation::SetMetadata, image)?;
-        self.announce(&header, image)
+        self.set_metadata(&id, pairs)?;
+        self.announce(&header(&id)?, image)
     }
 
     /// Tells those who watch an image that it has changed. One that does not answer in time is gone, or reads

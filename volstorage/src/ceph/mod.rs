@@ -49,6 +49,7 @@ mod lease;
 mod locks;
 mod metadata;
 mod pool;
+mod snapshots;
 mod text;
 mod trash;
 
@@ -59,4 +60,5 @@ pub use image::{Features, Image, ImageInfo, Shrink, Usage};
 pub use locks::Watcher;
 pub use metadata::config_key;
 pub use pool::{ImageEntry, Pool};
+pub use snapshots::{CloneEntry, Snapshot, SnapshotKind};
 pub use trash::{TrashEntry, TrashForce, TrashSource};

@@ -132,6 +132,19 @@ impl Pool {
         })
     }
 
+    /// Opens an image by its id for reading and writing, like [`open_image`](Self::open_image); also finds images in the
+    /// trash.
+    ///
+    /// # Errors
+    /// [`CephError::is_not_found`] when there is no such image.
+    pub fn open_image_by_id_for_writing(&self, id: &str) -> Result<Image, CephError> {
+        let c_id = c_string("image id", id)?;
+        // SAFETY: as in `open_image`.
+        Image::open(self, id, |handle| unsafe {
+            (self.api().rbd.rbd_open_by_id)(self.handle(), c_id.as_ptr(), handle, ptr::null())
+        })
+    }
+
     /// The names and ids of all images that are not in the trash.
     ///
     /// Also lists, under their old names, images whose removal *by name* was cut short. They cannot be opened, and there

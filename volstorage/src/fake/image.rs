@@ -4,9 +4,9 @@
 //! drivers, and its [`Faults`] break one effect after another. A format command is not run; one with
 //! `exit N` in it fails with that status, and says on stderr what it echoes.
 
+mod snapshots;
 mod state;
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,16 +15,37 @@ use uuid::Uuid;
 use volcore::format::FormatCommand;
 use volcore::limit::RateLimits;
 use volcore::name::PoolName;
+use volcore::size::Size;
 use volcore::volume::ImageName;
 
-pub use self::state::FakeImage;
 use self::state::{Cluster, Pool, State, Told};
+pub use self::state::{FakeImage, FakeSnapshot, Parent};
 use crate::draft;
 use crate::faults::Faults;
 use crate::image::{
-    Created, Discarded, ImageDriver, ImageError, ImageInfo, ImageSource, NewImage, Purged,
-    TrashedImage, Unfinished,
+    Created, Discarded, Flattened, ImageDriver, ImageError, ImageInfo, ImageSnapshot, ImageSource,
+    NewClone, NewImage, Progress, Purged, Removed, Resized, Restored, Snapped, SnapshotInfo,
+    SnapshotUsage, TrashedImage, Unfinished,
 };
+
+/// What an image is to be, however it comes by its data.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    image: &'a ImageName,
+    uid: Uuid,
+}
+
+impl<'a> From<&'a NewImage> for Wanted<'a> {
+    fn from(new: &'a NewImage) -> Wanted<'a> {
+        Wanted { image: &new.image, uid: new.uid }
+    }
+}
+
+impl<'a> From<&'a NewClone> for Wanted<'a> {
+    fn from(new: &'a NewClone) -> Wanted<'a> {
+        Wanted { image: &new.image, uid: new.uid }
+    }
+}
 
 /// The fake. Clones share the state.
 #[derive(Clone, Debug, Default)]
@@ -83,26 +104,31 @@ impl FakeImages {
     fn make(&self, new: &NewImage, name: &str) -> Result<String, ImageError> {
         let id = self.next_id();
         let draft = FakeImage {
-            id: id.clone(),
             name: name.to_owned(),
             uid: Some(new.uid),
             size: new.size.bytes(),
-            format: None,
             limits: new.limits,
-            watchers: BTreeSet::new(),
+            ..FakeImage::blank(&id)
         };
-        let action = format!("create image {}", new.image);
-        let make = || {
-            self.ask(&new.image.pool, &action, |pool| match pool.is_full {
-                true => Err(ImageError::NoSpace { action: action.clone(), source: Box::new(Told) }),
-                false => Ok(pool.images.insert(name.to_owned(), draft)),
-            })
-        };
-        self.faults.effect("make the draft", make)?;
+        self.insert(&new.image, draft)?;
         Ok(id)
     }
 
-    fn write(&self, new: &NewImage, name: &str) -> Result<(), ImageError> {
+    fn insert(&self, image: &ImageName, draft: FakeImage) -> Result<(), ImageError> {
+        let action = format!("create image {image}");
+        let make = || {
+            self.ask(&image.pool, &action, |pool| match pool.is_full {
+                true => Err(ImageError::NoSpace { action: action.clone(), source: Box::new(Told) }),
+                false => {
+                    pool.images.insert(draft.name.clone(), draft);
+                    Ok(())
+                }
+            })
+        };
+        self.faults.effect("make the draft", make)
+    }
+
+    fn fill(&self, new: &NewImage, name: &str) -> Result<(), ImageError> {
         let write = || {
             if let Some(error) = failure(&new.format) {
                 return Err(error);
@@ -118,7 +144,7 @@ impl FakeImages {
     }
 
     /// The answer to a create where something has the name.
-    fn existing(&self, pool: &Pool, new: &NewImage) -> Result<Option<Created>, ImageError> {
+    fn existing(&self, pool: &Pool, new: Wanted<'_>) -> Result<Option<Created>, ImageError> {
         match pool.images.get(&new.image.name) {
             None => Ok(None),
             Some(there) if there.uid == Some(new.uid) => {
@@ -128,7 +154,7 @@ impl FakeImages {
         }
     }
 
-    fn rename(&self, new: &NewImage, name: &str, id: &str) -> Result<Created, ImageError> {
+    fn rename(&self, new: Wanted<'_>, name: &str, id: &str) -> Result<Created, ImageError> {
         let rename = || {
             self.ask(&new.image.pool, "rename", |pool| {
                 if let Some(created) = self.existing(pool, new)? {
@@ -158,9 +184,9 @@ impl FakeImages {
         let id = self.make(new, name)?;
         // Lets another attempt come in between.
         tokio::task::yield_now().await;
-        self.write(new, name)?;
+        self.fill(new, name)?;
         tokio::task::yield_now().await;
-        self.rename(new, name, &id)
+        self.rename(new.into(), name, &id)
     }
 }
 
@@ -182,7 +208,7 @@ fn failure(command: &FormatCommand) -> Option<ImageError> {
 impl ImageDriver for FakeImages {
     async fn create(&self, new: &NewImage) -> Result<Created, ImageError> {
         let action = format!("create image {}", new.image);
-        let found = self.ask(&new.image.pool, &action, |pool| self.existing(pool, new))?;
+        let found = self.ask(&new.image.pool, &action, |pool| self.existing(pool, new.into()))?;
         if let Some(created) = found {
             return Ok(created);
         }
@@ -259,6 +285,7 @@ impl ImageDriver for FakeImages {
     }
 
     async fn purge(&self, trashed: &TrashedImage) -> Result<Purged, ImageError> {
+        self.refuse_if_cloned(trashed)?;
         self.faults.effect("remove from the trash", || {
             self.ask(&trashed.pool, &format!("purge image {}", trashed.id), |pool| {
                 let removed = pool.trash.remove(&trashed.id);
@@ -292,6 +319,61 @@ impl ImageDriver for FakeImages {
                     .collect())
             })
         })
+    }
+
+    async fn snapshot_create(&self, snapshot: &ImageSnapshot) -> Result<Snapped, ImageError> {
+        self.take(snapshot)
+    }
+
+    async fn snapshot_list(
+        &self,
+        image: &ImageName,
+        usage: SnapshotUsage,
+    ) -> Result<Vec<SnapshotInfo>, ImageError> {
+        self.list(image, usage)
+    }
+
+    async fn snapshot_remove(&self, snapshot: &ImageSnapshot) -> Result<Removed, ImageError> {
+        self.remove_snapshot(snapshot)
+    }
+
+    async fn snapshot_rollback(&self, snapshot: &ImageSnapshot) -> Result<(), ImageError> {
+        self.roll_back(snapshot)
+    }
+
+    async fn snapshot_clone(&self, new: &NewClone) -> Result<Created, ImageError> {
+        let action = format!("clone snapshot {} as image {}", new.from, new.image);
+        let found = self.ask(&new.image.pool, &action, |pool| self.existing(pool, new.into()))?;
+        if let Some(created) = found {
+            return Ok(created);
+        }
+        let name = draft::name(new.uid, &new.image.name);
+        let (fake, new) = (self.clone(), new.clone());
+        // As in `create`.
+        let task = tokio::spawn(async move {
+            let built = fake.clone_now(&new, &name).await;
+            if !matches!(built, Ok(Created::Created { .. })) {
+                fake.remove(&new.image.pool, &name).ok();
+            }
+            built
+        });
+        task.await.map_err(|source| ImageError::Failed { action, source: Box::new(source) })?
+    }
+
+    async fn flatten(
+        &self,
+        image: &ImageName,
+        progress: &Progress,
+    ) -> Result<Flattened, ImageError> {
+        self.flatten_now(image, progress)
+    }
+
+    async fn resize(&self, image: &ImageName, size: Size) -> Result<Resized, ImageError> {
+        self.grow(image, size)
+    }
+
+    async fn restore(&self, trashed: &TrashedImage, name: &str) -> Result<Restored, ImageError> {
+        self.put_back(trashed, name)
     }
 
     async fn unfinished(&self) -> Result<Vec<Unfinished>, ImageError> {

@@ -38,6 +38,10 @@ impl Draft {
         &self.path
     }
 
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Writes down for which volume it is, and waits until that and the data are on disk.
     pub(super) fn complete(&self, uid: Uuid) -> io::Result<()> {
         // The format command may have put another file in the place of ours.
@@ -48,8 +52,7 @@ impl Draft {
 
     /// Gives it its final name, unless that is taken (`EEXIST`).
     pub(super) fn rename(&self, to: &Path) -> io::Result<()> {
-        renameat2(AT_FDCWD, &self.path, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE)?;
-        Ok(())
+        rename_new(&self.path, to)
     }
 
     /// Whether it is what has that name.
@@ -57,6 +60,12 @@ impl Draft {
         let (there, ours) = (path.metadata()?, self.file.metadata()?);
         Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino()))
     }
+}
+
+/// Renames, unless the new name is taken (`EEXIST`).
+pub(super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE)?;
+    Ok(())
 }
 
 fn explained(error: io::Error) -> io::Error {

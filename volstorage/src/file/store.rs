@@ -16,18 +16,37 @@ use crate::faults::Faults;
 use crate::format::loopdev;
 use crate::format::{io_failed, is_plain};
 use crate::image::{
-    Created, Discarded, ImageError, ImageInfo, NewImage, Purged, TrashedImage, Unfinished,
+    Created, Discarded, ImageError, ImageInfo, NewClone, NewImage, Purged, TrashedImage, Unfinished,
 };
 
 const NO_POOL: &str = "make a folder of that name in the image root";
-const TRASH: &str = ".trash";
+pub(super) const TRASH: &str = ".trash";
 
 /// The image root.
 #[derive(Clone, Debug)]
 pub(super) struct Store {
     root: PathBuf,
     default_pool: PoolName,
-    faults: Faults,
+    pub(super) faults: Faults,
+}
+
+/// What an image is to be, however it comes by its data.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    image: &'a ImageName,
+    uid: Uuid,
+}
+
+impl<'a> From<&'a NewImage> for Wanted<'a> {
+    fn from(new: &'a NewImage) -> Wanted<'a> {
+        Wanted { image: &new.image, uid: new.uid }
+    }
+}
+
+impl<'a> From<&'a NewClone> for Wanted<'a> {
+    fn from(new: &'a NewClone) -> Wanted<'a> {
+        Wanted { image: &new.image, uid: new.uid }
+    }
 }
 
 /// What a create begins with.
@@ -39,9 +58,9 @@ pub(super) enum Begun {
 }
 
 /// What is under a name.
-struct There {
-    uid: Option<Uuid>,
-    meta: fs::Metadata,
+pub(super) struct There {
+    pub(super) uid: Option<Uuid>,
+    pub(super) meta: fs::Metadata,
 }
 
 impl Store {
@@ -60,11 +79,15 @@ impl Store {
     }
 
     pub(super) fn path(&self, image: &ImageName) -> PathBuf {
-        self.root.join(image.pool.as_str()).join(&image.name)
+        self.pool_path(&image.pool).join(&image.name)
     }
 
-    fn pool(&self, pool: &PoolName) -> Result<PathBuf, ImageError> {
-        let path = self.root.join(pool.as_str());
+    pub(super) fn pool_path(&self, pool: &PoolName) -> PathBuf {
+        self.root.join(pool.as_str())
+    }
+
+    pub(super) fn pool(&self, pool: &PoolName) -> Result<PathBuf, ImageError> {
+        let path = self.pool_path(pool);
         let failed = |error| io_failed(&format!("look at pool {pool}"), error);
         match fs::metadata(&path) {
             Ok(meta) if meta.is_dir() => Ok(path),
@@ -81,12 +104,13 @@ impl Store {
     /// Makes a blank draft, unless the image is there.
     pub(super) fn begin(&self, new: &NewImage) -> Result<Begun, ImageError> {
         let pool = self.pool(&new.image.pool)?;
-        if let Some(created) = self.existing(new)? {
+        if let Some(created) = self.existing(new.into())? {
             return Ok(Begun::Exists(created));
         }
         let path = pool.join(names::name(new.uid, &new.image.name));
-        let make =
-            || Draft::make(&path, new.size.bytes()).map_err(|error| failed("begin", new, error));
+        let make = || {
+            Draft::make(&path, new.size.bytes()).map_err(|error| failed("begin", new.into(), error))
+        };
         let made = self.faults.effect("make the draft", make).map(Begun::Draft);
         if made.is_err() {
             self.clear(&path);
@@ -101,7 +125,7 @@ impl Store {
         new: &NewImage,
         formatted: Result<(), ImageError>,
     ) -> Result<Created, ImageError> {
-        let published = formatted.and_then(|()| self.publish(draft, new));
+        let published = formatted.and_then(|()| self.publish(draft, new.into()));
         if !matches!(published, Ok(Created::Created { .. })) {
             self.clear(draft.path());
         }
@@ -109,15 +133,16 @@ impl Store {
     }
 
     /// Removes a draft of which nothing will come.
-    fn clear(&self, path: &Path) {
+    pub(super) fn clear(&self, path: &Path) {
         if let Err(error) = self.faults.effect("remove the draft", || remove(path)) {
             let (path, error) = (path.display(), &error as &dyn std::error::Error);
             tracing::warn!(%path, error, "a draft was left, to be removed with what is unfinished");
         }
     }
 
-    fn publish(&self, draft: &Draft, new: &NewImage) -> Result<Created, ImageError> {
-        let path = self.path(&new.image);
+    /// Gives a complete draft its name, unless that is taken.
+    pub(super) fn publish(&self, draft: &Draft, new: Wanted<'_>) -> Result<Created, ImageError> {
+        let path = self.path(new.image);
         let complete = || draft.complete(new.uid).map_err(|error| failed("complete", new, error));
         self.faults.effect("complete the draft", complete)?;
         let rename = || match draft.rename(&path) {
@@ -138,8 +163,8 @@ impl Store {
     }
 
     /// The answer to a create, where something has the name.
-    fn existing(&self, new: &NewImage) -> Result<Option<Created>, ImageError> {
-        match self.look(&new.image)? {
+    pub(super) fn existing(&self, new: Wanted<'_>) -> Result<Option<Created>, ImageError> {
+        match self.look(new.image)? {
             None => Ok(None),
             Some(there) if there.uid == Some(new.uid) => {
                 Ok(Some(Created::AlreadyOurs { image_id: new.uid.to_string() }))
@@ -148,7 +173,7 @@ impl Store {
         }
     }
 
-    fn look(&self, image: &ImageName) -> Result<Option<There>, ImageError> {
+    pub(super) fn look(&self, image: &ImageName) -> Result<Option<There>, ImageError> {
         look(&self.path(image)).map_err(|error| io_failed(&format!("look at image {image}"), error))
     }
 
@@ -169,6 +194,14 @@ impl Store {
             .map_err(|error| io_failed(&format!("look for users of image {image}"), error))
     }
 
+    pub(super) fn refuse_if_watched(&self, image: &ImageName) -> Result<(), ImageError> {
+        let watchers = self.watchers(image)?;
+        if watchers.is_empty() {
+            return Ok(());
+        }
+        Err(ImageError::InUse { image: image.clone(), watchers })
+    }
+
     pub(super) fn discard(&self, image: &ImageName, id: &str) -> Result<Discarded, ImageError> {
         let pool = self.pool(&image.pool)?;
         let failed = |error| io_failed(&format!("move image {image} to the trash"), error);
@@ -180,10 +213,7 @@ impl Store {
         let ours = |there: &There| there.uid.is_some_and(|uid| uid.to_string() == id);
         match (self.look(image)?, trashed) {
             (Some(there), Some(trashed)) if ours(&there) => {
-                let watchers = self.watchers(image)?;
-                if !watchers.is_empty() {
-                    return Err(ImageError::InUse { image: image.clone(), watchers });
-                }
+                self.refuse_if_watched(image)?;
                 let rename = || {
                     fs::DirBuilder::new().recursive(true).mode(0o700).create(&trash)?;
                     fs::rename(&path, trashed)
@@ -207,6 +237,9 @@ impl Store {
         let Ok(id) = id.parse::<Uuid>() else { return Ok(Purged::Absent) };
         let action = format!("free the space of image {pool}/{name} (id {id})");
         let path = folder.join(TRASH).join(id.to_string());
+        if path.try_exists().map_err(|error| io_failed(&action, error))? {
+            self.remove_snapshots(trashed, id)?;
+        }
         self.faults.effect("remove the file", || match fs::remove_file(&path) {
             Ok(()) => Ok(Purged::Purged),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Purged::Absent),
@@ -260,7 +293,7 @@ impl Store {
     }
 }
 
-fn failed(step: &str, new: &NewImage, error: io::Error) -> ImageError {
+fn failed(step: &str, new: Wanted<'_>, error: io::Error) -> ImageError {
     io_failed(&format!("{step} image {}", new.image), error)
 }
 
@@ -289,7 +322,7 @@ fn remove(path: &Path) -> Result<(), ImageError> {
     }
 }
 
-fn folder_names(folder: &Path) -> io::Result<Vec<String>> {
+pub(super) fn folder_names(folder: &Path) -> io::Result<Vec<String>> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
@@ -303,6 +336,6 @@ fn folder_names(folder: &Path) -> io::Result<Vec<String>> {
 }
 
 /// Waits until the names in a folder are on disk.
-fn sync_folder(folder: Option<&Path>) -> io::Result<()> {
+pub(super) fn sync_folder(folder: Option<&Path>) -> io::Result<()> {
     folder.map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }

@@ -1,4 +1,4 @@
-//! How an image is made. Blocking, but for the door.
+//! How an image is made: blank, and filled with what was formatted, or as a clone. Blocking, but for the door.
 //!
 //! ```text
 //! format a scratch file ────────────────┐
@@ -6,24 +6,25 @@
 //! open it ──────────────────────────────┴─ set the metadata ┴─ publish
 //! ```
 //! What is side by side runs at the same time: each step is several round trips to the cluster, and
-//! their sum is what a user waits for.
+//! their sum is what a user waits for. A clone is a draft with data: it only grows, where it is to be larger.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::thread;
 
+use uuid::Uuid;
 use volcore::limit::RateLimits;
+use volcore::size::Size;
 use volcore::volume::ImageName;
 
 use super::connection::Session;
 use super::names::{self, Names, Published, Settled, There};
 use super::removal::Removal;
 use super::{UID, features};
-use crate::ceph::{CephError, Image, Pool, config_key};
+use crate::ceph::{CephError, Image, Pool, Shrink, config_key};
 use crate::draft;
 use crate::faults::{Broken, Faults};
 use crate::format::Formatted;
-use crate::image::{Created, ImageError, NewImage};
+use crate::image::{Created, ImageError, NewClone, NewImage};
 
 /// How much data formatting may write: what a slow cluster takes in within a create's time.
 const MOST_DATA: u64 = 1 << 30;
@@ -45,11 +46,39 @@ pub(super) struct Draft {
     image: Image,
 }
 
-/// The steps of one create.
+/// What an image is to be, however it comes by its data.
+pub(super) struct Wanted<'a> {
+    image: &'a ImageName,
+    uid: Uuid,
+    limits: &'a RateLimits,
+}
+
+impl<'a> From<&'a NewImage> for Wanted<'a> {
+    fn from(new: &'a NewImage) -> Wanted<'a> {
+        Wanted { image: &new.image, uid: new.uid, limits: &new.limits }
+    }
+}
+
+impl<'a> From<&'a NewClone> for Wanted<'a> {
+    fn from(new: &'a NewClone) -> Wanted<'a> {
+        Wanted { image: &new.image, uid: new.uid, limits: &new.limits }
+    }
+}
+
+/// The steps of one create, or of one clone.
 pub(super) struct Build<'a> {
     pub(super) session: &'a Session,
     pub(super) faults: &'a Faults,
-    pub(super) new: &'a NewImage,
+    pub(super) new: Wanted<'a>,
+}
+
+/// Makes an image of that name in that pool.
+pub(super) type MakeImage<'a> = &'a dyn Fn(&Pool, &str) -> Result<(), CephError>;
+
+/// Makes a blank image.
+pub(super) fn blank(new: &NewImage) -> impl Fn(&Pool, &str) -> Result<(), CephError> {
+    let (size, features) = (new.size.bytes(), features(new.access));
+    move |pool, name| pool.create(name, size, features)
 }
 
 impl Build<'_> {
@@ -58,18 +87,15 @@ impl Build<'_> {
     }
 
     /// Makes a draft, unless the image is there.
-    pub(super) fn begin(&self) -> Result<Begun, ImageError> {
-        let wanted = &self.new.image;
+    pub(super) fn begin(&self, make: MakeImage<'_>) -> Result<Begun, ImageError> {
+        let wanted = self.new.image;
         loop {
             let pool = self.session.pool(&wanted.pool)?;
-            let linked = pool.linked_id(&wanted.name);
-            if linked.map_err(|error| self.failed("look for", error))?.is_some()
-                && let Some(created) = self.existing(&pool)?
-            {
+            if let Some(created) = self.taken_in(&pool)? {
                 return Ok(Begun::Exists(created));
             }
             let name = draft::name(self.new.uid, &wanted.name);
-            match self.make(&pool, &name) {
+            match self.make(&pool, &name, make) {
                 Ok(draft) => return Ok(Begun::Draft(draft)),
                 // That, too, is what comes from a pool that was deleted.
                 Err(Make::Create(error))
@@ -85,9 +111,21 @@ impl Build<'_> {
         }
     }
 
-    fn make(&self, pool: &Pool, name: &str) -> Result<Draft, Make> {
-        let (size, features) = (self.new.size.bytes(), features(self.new.access));
-        let make = || pool.create(name, size, features).map_err(Make::Create);
+    /// The answer where something has the name already.
+    pub(super) fn taken(&self) -> Result<Option<Created>, ImageError> {
+        self.taken_in(&self.session.pool(&self.new.image.pool)?)
+    }
+
+    fn taken_in(&self, pool: &Pool) -> Result<Option<Created>, ImageError> {
+        let linked = pool.linked_id(&self.new.image.name);
+        match linked.map_err(|error| self.failed("look for", error))? {
+            Some(_) => self.existing(pool),
+            None => Ok(None),
+        }
+    }
+
+    fn make(&self, pool: &Pool, name: &str, make: MakeImage<'_>) -> Result<Draft, Make> {
+        let make = || make(pool, name).map_err(Make::Create);
         self.faults.effect("make the draft", make)?;
         let opened = pool.open_image(name).and_then(|image| Ok((image.id()?, image)));
         let (id, image) = opened.map_err(|error| Make::Other(self.failed("begin", error)))?;
@@ -101,8 +139,31 @@ impl Build<'_> {
         draft: Draft,
         formatted: Result<Formatted, ImageError>,
     ) -> Result<Created, ImageError> {
-        let (pool, name) = (draft.pool.clone(), draft.name.clone());
         let filled = formatted.and_then(|formatted| self.fill(&draft, &formatted));
+        self.publish_or_clear(draft, filled)
+    }
+
+    /// Makes a draft that is a clone as large as it is to be, and publishes it; removes it where that fails.
+    pub(super) fn finish_clone(&self, draft: Draft, size: Size) -> Result<Created, ImageError> {
+        let filled = self.grow(&draft, size).and_then(|()| self.describe(&draft));
+        self.publish_or_clear(draft, filled)
+    }
+
+    fn grow(&self, draft: &Draft, size: Size) -> Result<(), ImageError> {
+        let failed = |error| self.failed("enlarge", error);
+        if draft.image.stat().map_err(failed)?.size == size.bytes() {
+            return Ok(());
+        }
+        let grow = || draft.image.resize(size.bytes(), Shrink::Refuse).map_err(failed);
+        self.faults.effect("enlarge the draft", grow)
+    }
+
+    fn publish_or_clear(
+        &self,
+        draft: Draft,
+        filled: Result<(), ImageError>,
+    ) -> Result<Created, ImageError> {
+        let (pool, name) = (draft.pool.clone(), draft.name.clone());
         let published = match filled {
             Ok(()) => self.publish(draft),
             Err(error) => {
@@ -153,10 +214,12 @@ impl Build<'_> {
     /// Writes on the image whose it is and what limits it has, in one go. Nobody else has it open yet,
     /// so nobody needs to be told; and its own limits do not slow down the writing of its data.
     fn describe(&self, draft: &Draft) -> Result<(), ImageError> {
-        let limits = settings(&self.new.limits).into_iter();
-        let limits = limits.filter_map(|(name, limit)| Some((config_key(name), limit?)));
-        let mut pairs: BTreeMap<String, String> = limits.collect();
-        pairs.insert(UID.to_owned(), self.new.uid.to_string());
+        let (uid, limits) = (self.new.uid.to_string(), settings(self.new.limits));
+        let limits = limits.map(|(setting, limit)| (config_key(setting), limit));
+        // A clone begins with the metadata of the image that it was made of.
+        let mut pairs: Vec<(&str, Option<&str>)> =
+            limits.iter().map(|(key, limit)| (key.as_str(), limit.as_deref())).collect();
+        pairs.push((UID, Some(&uid)));
         let describe = || draft.pool.set_metadata(&draft.id, &pairs);
         let describe = || describe().map_err(|error| self.failed("describe", error));
         self.faults.effect("set the metadata", describe)
@@ -166,7 +229,7 @@ impl Build<'_> {
     /// flushed, so nothing is lost should that fail.
     fn publish(&self, draft: Draft) -> Result<Created, ImageError> {
         let Draft { pool, name, id, image } = draft;
-        let wanted = &self.new.image;
+        let wanted = self.new.image;
         let published = thread::scope(|scope| {
             let closed = scope.spawn(|| image.close());
             let published = self.names(&pool).publish(&name, &id, wanted);
@@ -207,7 +270,7 @@ impl Build<'_> {
 
     /// The answer to a create, where something has the name.
     fn existing(&self, pool: &Pool) -> Result<Option<Created>, ImageError> {
-        let wanted = &self.new.image;
+        let wanted = self.new.image;
         match names::look(self.session, wanted)? {
             None => Ok(None),
             Some(There { id, uid, .. }) if uid == Some(self.new.uid) => {

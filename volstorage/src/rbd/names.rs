@@ -9,6 +9,7 @@
 //! clean up     relist .new.… as .old.… ◀ decides ─▶ unlink .new.…, t.v ─▶
 //!              is nobody opening it? ─▶ throw away
 //! throw away   list in the trash ◀ decides ─▶ unlink t.v ─▶ unlist t.v
+//! restore      list as t.v ─▶ link t.v ─▶ take off the trash's list ◀ decides
 //! ```
 //! The directory is one object, so of a publisher and a cleaner who relist the same draft at once one
 //! wins, and the other is told. An image that can be opened by its final name and is listed as a draft
@@ -136,6 +137,45 @@ impl Names<'_> {
             self.faults.effect("take off the trash's list", forget)?;
         }
         Ok(())
+    }
+
+    /// Takes an image out of the trash and gives it this name, unless that is another's. Whoever does it holds the lease
+    /// that a purge takes too. Until the last step the image belongs to the trash, and whoever removes it takes from it
+    /// whatever name it has.
+    pub(super) fn restore(
+        &self,
+        id: &str,
+        old: &ImageName,
+        image: &ImageName,
+    ) -> Result<Published, ImageError> {
+        let failed = |error| self.session.failed(&format!("restore image {image}"), error);
+        if !self.is_listed(id, &image.name)? {
+            self.clear(id, old)?;
+            if self.pool.linked_id(&image.name).map_err(failed)?.is_some() {
+                return Ok(Published::Taken);
+            }
+            let list = || match self.pool.list_as(id, &image.name) {
+                Err(error) if error.is_exists() => Ok(false),
+                listed => listed.map_err(failed).map(|()| true),
+            };
+            if !self.faults.effect("list by the name", list)? {
+                return Ok(Published::Taken);
+            }
+        }
+        let link = || match self.pool.link(&image.name, id) {
+            Err(error) if error.is_exists() => {
+                let linked = self.pool.linked_id(&image.name).map_err(failed)?;
+                Ok(linked.is_some_and(|linked| linked == id))
+            }
+            linked => linked.map_err(failed).map(|()| true),
+        };
+        if !self.faults.effect("link the name", link)? {
+            self.unlist(&image.name, id)?;
+            return Ok(Published::Taken);
+        }
+        let forget = || self.pool.trash_forget(id).map_err(failed);
+        self.faults.effect("take off the trash's list", forget)?;
+        Ok(Published::Yes)
     }
 
     /// Makes sure that an image which can be opened by a name is listed by it.

@@ -1,4 +1,4 @@
-//! How images go: into the trash, out of existence, and what attempts have left. Blocking.
+//! How images go: into the trash and back, out of existence, and what attempts have left. Blocking.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,11 +8,11 @@ use volcore::name::PoolName;
 use volcore::volume::ImageName;
 
 use super::connection::Session;
-use super::names::{self, Names, Settled, There};
-use crate::ceph::{Image, Pool, TrashEntry, TrashForce};
+use super::names::{self, Names, Published, Settled, There};
+use crate::ceph::{CloneEntry, Image, Pool, TrashEntry, TrashForce};
 use crate::draft;
 use crate::faults::Faults;
-use crate::image::{Discarded, ImageError, Purged, TrashedImage, Unfinished};
+use crate::image::{Discarded, ImageError, Purged, Restored, TrashedImage, Unfinished};
 
 /// How long somebody else may take who frees the space of the same image right now.
 const OTHERS: Duration = Duration::from_secs(10);
@@ -67,7 +67,7 @@ impl Removal<'_> {
         }
     }
 
-    /// Moves an image to the trash; false where it was an attempt that is being cleaned up. One that has
+    /// Moves an image to the trash; false where it was an attempt that is being cleaned up, or is gone. One that has
     /// come there once goes all the way, whoever has opened it since.
     fn away(&self, image: &ImageName, id: &str, open: Image) -> Result<bool, ImageError> {
         let pool = self.session.pool(&image.pool)?;
@@ -76,17 +76,30 @@ impl Removal<'_> {
             self.refuse_if_watched(image, &open)?;
         }
         drop(open);
-        if names.settle(id, image)? == Settled::Free {
-            return names.is_in_trash(id);
-        }
-        names.throw_away(&image.name, id)?;
-        Ok(true)
+        let throw_away = || {
+            // Somebody else may have removed it all meanwhile.
+            let is_there = pool.has_image(id).map_err(|error| {
+                self.session.failed(&format!("move image {image} to the trash"), error)
+            })?;
+            if !is_there {
+                return Ok(false);
+            }
+            if names.settle(id, image)? == Settled::Free {
+                return names.is_in_trash(id);
+            }
+            names.throw_away(&image.name, id)?;
+            Ok(true)
+        };
+        self.alone(&pool, image, id, throw_away)
     }
 
-    /// Takes the names from an image in the trash that a removal which was cut short has left.
+    /// Takes the names from an image in the trash that a removal which was cut short has left. Nobody restores it
+    /// meanwhile: then they would be its names for good.
     fn clear(&self, image: &ImageName, id: &str) -> Result<(), ImageError> {
         let pool = self.session.pool(&image.pool)?;
-        self.names(&pool).clear(id, image)
+        let names = self.names(&pool);
+        let clear = || if names.is_in_trash(id)? { names.clear(id, image) } else { Ok(()) };
+        self.alone(&pool, image, id, clear)
     }
 
     fn names<'a>(&'a self, pool: &'a Pool) -> Names<'a> {
@@ -127,36 +140,135 @@ impl Removal<'_> {
     pub(super) fn purge(&self, trashed: &TrashedImage) -> Result<Purged, ImageError> {
         let TrashedImage { pool: name, id, .. } = trashed;
         let image = ImageName { pool: name.clone(), name: trashed.name.clone() };
-        self.clear(&image, id)?;
+        let action = format!("free the space of image {image} (id {id})");
         let begin = Instant::now();
         loop {
             let pool = self.session.pool(name)?;
-            let action = format!("free the space of image {image} (id {id})");
-            let remove = || {
-                let remove = || pool.trash_remove(id, TrashForce::IgnoreDeferment);
-                let patient = begin.elapsed() < OTHERS;
-                match pool
-                    .exclusively(id, remove)
-                    .map_err(|error| self.session.failed(&action, error))?
-                {
-                    Some(Ok(())) => Ok(Some(Purged::Purged)),
-                    Some(Err(error)) if error.is_not_found() => Ok(Some(Purged::Absent)),
-                    Some(Err(error)) if !(error.is_busy() && patient) => {
-                        Err(self.session.failed(&action, error))
-                    }
-                    None if !patient => Err(others(&image)),
-                    None | Some(Err(_)) => Ok(None),
-                }
-            };
-            match self.faults.effect("remove from the trash", remove)? {
-                None => thread::sleep(LOOK_AGAIN),
-                Some(Purged::Purged) => return Ok(Purged::Purged),
-                Some(Purged::Absent) if self.session.is_current(name, &pool)? => {
+            let patient = begin.elapsed() < OTHERS;
+            let purge = || self.purge_alone(&pool, &image, id, patient);
+            match pool
+                .exclusively(id, purge)
+                .map_err(|error| self.session.failed(&action, error))?
+                .transpose()?
+            {
+                Some(Some(Purged::Purged)) => return Ok(Purged::Purged),
+                Some(Some(Purged::Absent)) if self.session.is_current(name, &pool)? => {
                     return Ok(Purged::Absent);
                 }
-                Some(Purged::Absent) => {}
+                Some(Some(Purged::Absent)) => {}
+                None if !patient => return Err(others(&image)),
+                None | Some(None) => thread::sleep(LOOK_AGAIN),
             }
         }
+    }
+
+    /// Purges while nobody else removes or restores the image; `None` when somebody has it open and may soon be done.
+    fn purge_alone(
+        &self,
+        pool: &Pool,
+        image: &ImageName,
+        id: &str,
+        patient: bool,
+    ) -> Result<Option<Purged>, ImageError> {
+        let names = self.names(pool);
+        // One that was restored has its names for good.
+        if !names.is_in_trash(id)? {
+            return Ok(Some(Purged::Absent));
+        }
+        names.clear(id, image)?;
+        self.remove_snapshots(pool, image, id)?;
+        let remove = || match pool.trash_remove(id, TrashForce::IgnoreDeferment) {
+            Ok(()) => Ok(Some(Purged::Purged)),
+            Err(error) if error.is_not_found() => Ok(Some(Purged::Absent)),
+            Err(error) if error.is_busy() && patient => Ok(None),
+            Err(error) => {
+                let action = format!("free the space of image {image} (id {id})");
+                Err(self.session.failed(&action, error))
+            }
+        };
+        self.faults.effect("remove from the trash", remove)
+    }
+
+    /// Removes the snapshots of an image in the trash, unless there are clones of it: its data goes when theirs is their
+    /// own. Those in the trash are among them, and nobody else's business.
+    fn remove_snapshots(&self, pool: &Pool, image: &ImageName, id: &str) -> Result<(), ImageError> {
+        let action = format!("remove the snapshots of image {image} (id {id})");
+        let failed = |error| self.session.failed(&action, error);
+        let open = match pool.open_image_by_id(id) {
+            Err(error) if error.is_not_found() => return Ok(()),
+            open => open.map_err(failed)?,
+        };
+        let snapshots = open.snapshots().map_err(failed)?;
+        if snapshots.is_empty() {
+            return Ok(());
+        }
+        refuse_if_cloned(image, open.clones().map_err(failed)?)?;
+        drop(open);
+        let open = pool.open_image_by_id_for_writing(id).map_err(failed)?;
+        for snapshot in snapshots {
+            let remove = || match open.remove_snapshot_by_id(&snapshot) {
+                Err(error) if !error.is_not_found() => Err(failed(error)),
+                _ => Ok(()),
+            };
+            self.faults.effect("remove a snapshot", remove)?;
+        }
+        Ok(())
+    }
+
+    /// Does something while nobody else removes or restores the image.
+    fn alone<T>(
+        &self,
+        pool: &Pool,
+        image: &ImageName,
+        id: &str,
+        work: impl Fn() -> Result<T, ImageError>,
+    ) -> Result<T, ImageError> {
+        let begin = Instant::now();
+        loop {
+            let action = format!("be alone with image {image} (id {id})");
+            match pool
+                .exclusively(id, &work)
+                .map_err(|error| self.session.failed(&action, error))?
+            {
+                Some(done) => return done,
+                None if begin.elapsed() >= OTHERS => return Err(others(image)),
+                None => thread::sleep(LOOK_AGAIN),
+            }
+        }
+    }
+
+    /// Takes an image out of the trash.
+    pub(super) fn restore(
+        &self,
+        trashed: &TrashedImage,
+        name: &str,
+    ) -> Result<Restored, ImageError> {
+        let TrashedImage { pool: pool_name, id, name: old } = trashed;
+        let image = ImageName { pool: pool_name.clone(), name: name.to_owned() };
+        let old = ImageName { pool: pool_name.clone(), name: old.clone() };
+        let pool = self.session.pool(pool_name)?;
+        let names = self.names(&pool);
+        let failed = |error| self.session.failed(&format!("restore image {image}"), error);
+        let restore = || {
+            let is_there = pool.has_image(id).map_err(failed)?;
+            match names.is_in_trash(id)? && is_there {
+                true => match names.restore(id, &old, &image)? {
+                    Published::Yes => Ok(Restored::Restored),
+                    Published::Taken | Published::CleanedUp => {
+                        Err(ImageError::Foreign { image: image.clone() })
+                    }
+                },
+                false if is_there && names.listed(id)?.as_deref() == Some(name) => {
+                    Ok(Restored::AlreadyThere)
+                }
+                false => {
+                    // That, too, is what comes from a pool that was deleted.
+                    self.session.is_current(pool_name, &pool)?;
+                    Err(ImageError::NotInTrash { trashed: trashed.clone() })
+                }
+            }
+        };
+        self.alone(&pool, &image, id, restore)
     }
 
     /// What is unfinished in these pools, also where its removal was cut short.
@@ -274,6 +386,17 @@ impl Removal<'_> {
             _ => Ok(()),
         })
     }
+}
+
+fn refuse_if_cloned(image: &ImageName, clones: Vec<CloneEntry>) -> Result<(), ImageError> {
+    if clones.is_empty() {
+        return Ok(());
+    }
+    let clones = clones.into_iter().map(|clone| {
+        let trash = if clone.is_in_trash { " in the trash" } else { "" };
+        format!("{}/{}{trash}", clone.pool, clone.name)
+    });
+    Err(ImageError::HasClones { image: image.clone(), clones: clones.collect() })
 }
 
 /// Somebody else removes the image at this moment.

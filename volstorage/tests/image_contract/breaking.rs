@@ -26,28 +26,32 @@ macro_rules! broken {
     };
 }
 
-const FAULTS: [Fault; 3] = [Fault::Fails, Fault::AnswerLost, Fault::Dies];
+pub const FAULTS: [Fault; 3] = [Fault::Fails, Fault::AnswerLost, Fault::Dies];
 
 /// More effects than any operation has.
 const MANY: usize = 30;
 
 /// One operation with its nth effect broken.
-struct Case {
-    driver: Arc<dyn ImageDriver>,
-    faults: Faults,
-    nth: usize,
-    fault: Fault,
+pub struct Case {
+    pub driver: Arc<dyn ImageDriver>,
+    pub faults: Faults,
+    pub nth: usize,
+    pub fault: Fault,
 }
 
 impl Case {
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         format!("effect {} {:?}, done {:?}", self.nth, self.fault, self.faults.effects())
     }
 }
 
 /// Runs `operate` with the first, second … effect broken, until there are no more. It gets a driver
 /// that breaks, and says whether that happened. Returns how many effects there were.
-async fn each<H: Harness>(h: &H, fault: Fault, operate: impl AsyncFn(&H, Case) -> bool) -> usize {
+pub async fn each<H: Harness>(
+    h: &H,
+    fault: Fault,
+    operate: impl AsyncFn(&H, Case) -> bool,
+) -> usize {
     for nth in 1..MANY {
         let (driver, faults) = h.breakable();
         if !operate(h, Case { driver, faults, nth, fault }).await {
@@ -58,7 +62,7 @@ async fn each<H: Harness>(h: &H, fault: Fault, operate: impl AsyncFn(&H, Case) -
 }
 
 /// Breaks; the answer tells whether the fault was reached.
-async fn with_fault<T>(
+pub async fn with_fault<T>(
     case: &Case,
     operation: impl Future<Output = Result<T, ImageError>>,
 ) -> (Result<T, ImageError>, bool) {
@@ -72,7 +76,7 @@ async fn with_fault<T>(
 }
 
 /// Drops what is unfinished, twice.
-async fn clean_up(driver: &dyn ImageDriver, new: &volstorage::image::NewImage) {
+pub async fn clean_up(driver: &dyn ImageDriver, new: &volstorage::image::NewImage) {
     let left = unfinished(driver, new).await;
     for one in left.iter().chain(&left) {
         driver.drop_unfinished(one).await.unwrap();

@@ -9,14 +9,14 @@ use volcore::name::PoolName;
 use volcore::volume::ImageName;
 use volstorage::fake::Faults;
 use volstorage::fake::image::FakeImages;
-use volstorage::image::{ImageDriver, ImageError};
+use volstorage::image::{ImageDriver, ImageError, ImageSnapshot};
 
 use super::harness::{Guard, Harness, new_image};
 
 struct Fake(FakeImages);
 
 async fn harness() -> impl Harness {
-    Fake(FakeImages::new(["rbd".parse().unwrap(), "small".parse().unwrap()]))
+    Fake(FakeImages::new(["rbd", "small", "other"].map(|pool| pool.parse().unwrap())))
 }
 
 impl Fake {
@@ -24,6 +24,12 @@ impl Fake {
         let mut images = self.0.images(&image.pool).into_iter();
         images.find(|found| found.name == image.name).expect("the image")
     }
+}
+
+fn content(size: u64, data: &[u8]) -> Vec<u8> {
+    let mut content = data.to_vec();
+    content.resize(size.try_into().unwrap(), 0);
+    content
 }
 
 #[async_trait]
@@ -62,6 +68,24 @@ impl Harness for Fake {
     async fn export(&self, image: &ImageName, _folder: &Path) -> Option<PathBuf> {
         assert!(self.image(image).format.is_some());
         None
+    }
+
+    async fn write(&self, image: &ImageName, offset: usize, data: &[u8]) {
+        self.0.write(image, offset, data);
+    }
+
+    async fn content(&self, image: &ImageName) -> Vec<u8> {
+        content(self.image(image).size, &self.image(image).data)
+    }
+
+    async fn snapshot_content(&self, at: &ImageSnapshot) -> Vec<u8> {
+        let snapshots = self.image(&at.image).snapshots;
+        let snapshot = snapshots.iter().find(|there| there.name == at.snapshot).expect("it");
+        content(snapshot.size, &snapshot.data)
+    }
+
+    async fn other_pool(&self) -> PoolName {
+        "other".parse().unwrap()
     }
 
     async fn names(&self, part: &str) -> Vec<String> {

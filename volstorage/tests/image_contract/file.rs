@@ -1,6 +1,7 @@
 //! Local files.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use volcore::name::PoolName;
 use volcore::volume::ImageName;
 use volstorage::fake::Faults;
 use volstorage::file::FileImages;
-use volstorage::image::{Created, ImageDriver, ImageError};
+use volstorage::image::{Created, ImageDriver, ImageError, ImageSnapshot};
 
 use super::harness::{Guard, Harness, new_image, tool};
 
@@ -89,11 +90,32 @@ impl Harness for Files {
         Some(file)
     }
 
+    async fn write(&self, image: &ImageName, offset: usize, data: &[u8]) {
+        let file = fs::OpenOptions::new().write(true).open(self.path(image)).unwrap();
+        file.write_all_at(data, offset as u64).unwrap();
+    }
+
+    async fn content(&self, image: &ImageName) -> Vec<u8> {
+        fs::read(self.path(image)).unwrap()
+    }
+
+    async fn snapshot_content(&self, at: &ImageSnapshot) -> Vec<u8> {
+        let id = self.images().find(&at.image).await.unwrap().expect("the image").id;
+        let folder = self.0.path().join(at.image.pool.as_str()).join(".snapshots").join(id);
+        fs::read(folder.join(at.snapshot.as_str())).unwrap()
+    }
+
+    async fn other_pool(&self) -> PoolName {
+        fs::create_dir_all(self.0.path().join("other")).unwrap();
+        "other".parse().unwrap()
+    }
+
     async fn names(&self, part: &str) -> Vec<String> {
         let pool = self.0.path().join(self.pool().as_str());
         let names = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten();
         let mut names: Vec<String> = names(pool.clone())
             .chain(names(pool.join(".trash")))
+            .chain(names(pool.join(".snapshots")))
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .filter(|name| name.contains(part))
             .collect();
@@ -173,4 +195,38 @@ async fn a_root_that_a_shell_would_read_is_refused() {
     for root in ["/a b", "/$(reboot)", "relative", "/a;b", "/a'b"] {
         assert!(FileImages::new(Path::new(root), pool.clone()).is_err(), "{root}");
     }
+}
+
+/// xfs shares the data of copies.
+#[tokio::test]
+async fn copies_are_shared_where_the_file_system_can() {
+    let files = Files(tempfile::tempdir().unwrap());
+    let root = files.0.path().to_owned();
+    let disk = tempfile::NamedTempFile::new().unwrap();
+    disk.as_file().set_len(400 << 20).unwrap();
+    let (disk, pool) = (disk.path().to_str().unwrap().to_owned(), root.join("rbd"));
+    fs::create_dir(&pool).unwrap();
+    let folder = pool.to_str().unwrap();
+    assert_eq!(tool("mkfs.xfs", &["-q", "-f", "-m", "reflink=1", &disk]).await.code, 0);
+    assert_eq!(tool("mount", &["-o", "loop", &disk, folder]).await.code, 0);
+    let mounted = pool.clone();
+    let _undo = Undo(Box::new(move || umount2(&mounted, MntFlags::MNT_DETACH).unwrap()));
+    let used = || {
+        let stat = nix::sys::statvfs::statvfs(&pool).unwrap();
+        (stat.blocks() - stat.blocks_free()) * stat.fragment_size()
+    };
+    let new = new_image("rbd".parse().unwrap(), "v");
+    let driver = files.images();
+    driver.create(&new).await.unwrap();
+    files.write(&new.image, 8 << 20, &vec![7; 32 << 20]).await;
+    nix::unistd::sync();
+    let (before, one) = (used(), super::snapshots::at(&new.image, "one"));
+    driver.snapshot_create(&one).await.unwrap();
+    let clone = super::snapshots::new_clone(one.clone(), "clone");
+    let clone = volstorage::image::NewClone { size: new.size, ..clone };
+    driver.snapshot_clone(&clone).await.unwrap();
+    driver.snapshot_rollback(&one).await.unwrap();
+    nix::unistd::sync();
+    assert!(used() < before + (8 << 20), "{} bytes, {before} before", used());
+    assert!(files.content(&clone.image).await == files.content(&new.image).await);
 }

@@ -12,7 +12,7 @@ use volcore::options::Access;
 use volcore::size::Size;
 use volcore::volume::ImageName;
 use volstorage::fake::Faults;
-use volstorage::image::{ImageDriver, NewImage};
+use volstorage::image::{ImageDriver, ImageSnapshot, NewImage};
 use volstorage::process::{Output, Program, Run};
 
 /// Something that is done when it is dropped.
@@ -41,6 +41,18 @@ pub trait Harness: Send + Sync {
 
     /// Copies the content of an image into a file; `None` where images have no content.
     async fn export(&self, image: &ImageName, folder: &Path) -> Option<PathBuf>;
+
+    /// Writes on an image as a host would.
+    async fn write(&self, image: &ImageName, offset: usize, data: &[u8]);
+
+    /// All that is on an image now.
+    async fn content(&self, image: &ImageName) -> Vec<u8>;
+
+    /// All that was on it at a snapshot.
+    async fn snapshot_content(&self, at: &ImageSnapshot) -> Vec<u8>;
+
+    /// Another pool that is there.
+    async fn other_pool(&self) -> PoolName;
 
     /// The names of all that is in the pool or its trash and has this in its name.
     async fn names(&self, part: &str) -> Vec<String>;

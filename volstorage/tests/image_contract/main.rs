@@ -12,5 +12,8 @@ mod fake;
 mod file;
 mod harness;
 mod rbd;
+mod rbd_holders;
 mod rbd_states;
+mod snapshots;
+mod snapshots_breaking;
 mod suite;

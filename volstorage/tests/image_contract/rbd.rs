@@ -2,16 +2,16 @@
 
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use async_trait::async_trait;
 use serde_json::json;
 use volcore::limit::RateLimits;
 use volcore::name::PoolName;
 use volcore::volume::ImageName;
-use volstorage::ceph::{ConnectOptions, Timeouts};
+use volstorage::ceph::{ConnectOptions, Image, Timeouts};
 use volstorage::fake::Faults;
-use volstorage::image::ImageDriver;
+use volstorage::image::{ImageDriver, ImageSnapshot};
 use volstorage::rbd::RbdImages;
 use volstorage::rbd::connection::{Connection, TIMEOUTS};
 
@@ -25,12 +25,27 @@ pub struct Rbd {
     _scratch: tempfile::TempDir,
 }
 
+impl Rbd {
+    pub fn images(&self) -> &RbdImages {
+        &self.images
+    }
+}
+
 pub async fn harness() -> Rbd {
     let scratch = tempfile::tempdir().unwrap();
     let options =
         ConnectOptions { conf: CEPH.conf.clone(), user: "admin".to_owned(), timeouts: TIMEOUTS };
     let images = RbdImages::new(Connection::new(options), scratch.path()).unwrap();
     Rbd { images, _scratch: scratch }
+}
+
+fn content(image: &Image) -> Vec<u8> {
+    let mut content = vec![0; image.stat().unwrap().size.try_into().unwrap()];
+    let mut read = 0;
+    while read < content.len() {
+        read += image.read_at(read as u64, &mut content[read..]).unwrap();
+    }
+    content
 }
 
 #[async_trait]
@@ -75,6 +90,32 @@ impl Harness for Rbd {
         Some(file)
     }
 
+    async fn write(&self, image: &ImageName, offset: usize, data: &[u8]) {
+        let pool = CEPH.cluster().pool(image.pool.as_str()).unwrap();
+        pool.open_image(&image.name).unwrap().write_at(offset as u64, data).unwrap();
+    }
+
+    async fn content(&self, image: &ImageName) -> Vec<u8> {
+        let pool = CEPH.cluster().pool(image.pool.as_str()).unwrap();
+        content(&pool.open_image_read_only(&image.name).unwrap())
+    }
+
+    async fn snapshot_content(&self, at: &ImageSnapshot) -> Vec<u8> {
+        let pool = CEPH.cluster().pool(at.image.pool.as_str()).unwrap();
+        content(&pool.open_snapshot(&at.image.name, at.snapshot.as_str()).unwrap())
+    }
+
+    async fn other_pool(&self) -> PoolName {
+        static MADE: Once = Once::new();
+        MADE.call_once(|| {
+            let order = |command: serde_json::Value| CEPH.cluster().mon_command(&command).unwrap();
+            order(json!({"prefix": "osd pool create", "pool": "other", "pg_num": 8}));
+            order(json!({"prefix": "osd pool application enable", "pool": "other", "app": "rbd"}));
+            CEPH.cluster().wait_for_latest_osd_map().unwrap();
+        });
+        "other".parse().unwrap()
+    }
+
     async fn names(&self, part: &str) -> Vec<String> {
         let pool = CEPH.pool();
         let images = pool.list().unwrap().into_iter().map(|entry| entry.name);
@@ -86,7 +127,8 @@ impl Harness for Rbd {
     }
 
     async fn limits(&self, image: &ImageName) -> Option<RateLimits> {
-        let image = CEPH.pool().open_image_read_only(&image.name).unwrap();
+        let pool = CEPH.cluster().pool(image.pool.as_str()).unwrap();
+        let image = pool.open_image_read_only(&image.name).unwrap();
         let limit = |what: &str| {
             let value = image.metadata(&format!("conf_rbd_qos_{what}_limit")).unwrap()?;
             NonZeroU64::new(value.parse().unwrap())

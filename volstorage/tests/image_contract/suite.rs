@@ -46,6 +46,11 @@ macro_rules! contract {
         mod broken {
             use super::harness;
             $crate::broken!();
+            $crate::broken_snapshots!();
+        }
+        mod snapshots {
+            use super::harness;
+            $crate::snapshot_contract!();
         }
     };
 }

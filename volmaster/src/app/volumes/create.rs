@@ -258,8 +258,16 @@ async fn undo(app: &App, intent: &Versioned<Volume>, error: &ImageError) {
         | ImageError::Foreign { .. }
         | ImageError::Format { .. }
         | ImageError::TooLarge { .. }
+        | ImageError::NoImage { .. }
+        | ImageError::NoSnapshot { .. }
+        | ImageError::Shrinks { .. }
         | ImageError::NoSpace { .. } => true,
-        ImageError::InUse { .. } | ImageError::Denied { .. } | ImageError::Failed { .. } => {
+        ImageError::InUse { .. }
+        | ImageError::Held { .. }
+        | ImageError::HasClones { .. }
+        | ImageError::NotInTrash { .. }
+        | ImageError::Denied { .. }
+        | ImageError::Failed { .. } => {
             let discarded = app.images.discard(&volume.image(), None, volume.uid).await;
             // What has the name now is not this volume's, and is left alone.
             matches!(discarded, Ok(_) | Err(ImageError::Foreign { .. }))
@@ -273,7 +281,12 @@ async fn undo(app: &App, intent: &Versioned<Volume>, error: &ImageError) {
     let first_try = is_first_attempt(volume) && !abandoned(volume, app.now(), TAKE_UP_WAITING);
     let definite = !matches!(
         error,
-        ImageError::InUse { .. } | ImageError::Denied { .. } | ImageError::Failed { .. }
+        ImageError::InUse { .. }
+            | ImageError::Held { .. }
+            | ImageError::HasClones { .. }
+            | ImageError::NotInTrash { .. }
+            | ImageError::Denied { .. }
+            | ImageError::Failed { .. }
     );
     // Others may be making the image too, or an image was found that is only in the trash so far.
     if !(first_try && definite) {

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use uuid::Uuid;
 use volcore::format::FormatCommand;
 use volcore::limit::RateLimits;
-use volcore::name::PoolName;
+use volcore::name::{PoolName, SnapshotName};
 use volcore::volume::ImageName;
 
 use super::FakeImages;
@@ -49,6 +50,54 @@ pub struct FakeImage {
     pub limits: RateLimits,
     /// Who has it open.
     pub watchers: BTreeSet<String>,
+    /// What hosts have written on it since.
+    pub data: Vec<u8>,
+    /// Its snapshots, the oldest first.
+    pub snapshots: Vec<FakeSnapshot>,
+    /// What it shares data with.
+    pub parent: Option<Parent>,
+}
+
+/// A snapshot of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FakeSnapshot {
+    /// Its name.
+    pub name: SnapshotName,
+    /// When it was taken.
+    pub created_at: Timestamp,
+    /// Bytes of the image at that time.
+    pub size: u64,
+    /// What the image was formatted with.
+    pub format: Option<FormatCommand>,
+    /// What was written on it.
+    pub data: Vec<u8>,
+}
+
+/// The image that another was cloned from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parent {
+    /// Its pool.
+    pub pool: PoolName,
+    /// Its id in that pool.
+    pub id: String,
+}
+
+impl FakeImage {
+    /// An image of nobody, with nothing on it and no name.
+    pub(super) fn blank(id: &str) -> FakeImage {
+        FakeImage {
+            id: id.to_owned(),
+            name: String::new(),
+            uid: None,
+            size: 1 << 20,
+            format: None,
+            limits: RateLimits::default(),
+            watchers: BTreeSet::new(),
+            data: Vec::new(),
+            snapshots: Vec::new(),
+            parent: None,
+        }
+    }
 }
 
 /// What a fake error is about; there is nothing more to say.
@@ -79,17 +128,17 @@ impl FakeImages {
 
     /// Puts an image there that the suite has not made.
     pub fn add_foreign(&self, image: &ImageName) {
-        let id = self.next_id();
-        let foreign = FakeImage {
-            id,
-            name: image.name.clone(),
-            uid: None,
-            size: 1 << 20,
-            format: None,
-            limits: RateLimits::default(),
-            watchers: BTreeSet::new(),
-        };
+        let foreign = FakeImage { name: image.name.clone(), ..FakeImage::blank(&self.next_id()) };
         self.with_pool(&image.pool, |pool| pool.images.insert(image.name.clone(), foreign));
+    }
+
+    /// Lets a client write on an image.
+    pub fn write(&self, image: &ImageName, offset: usize, data: &[u8]) {
+        self.with_image(image, |image| {
+            let end = offset + data.len();
+            image.data.resize(image.data.len().max(end), 0);
+            image.data[offset..end].copy_from_slice(data);
+        });
     }
 
     /// Lets a client open an image.

@@ -127,9 +127,25 @@ impl Session {
     /// # Errors
     /// [`ImageError::NoPool`], and when the cluster does not say.
     pub fn open(&self, image: &ImageName) -> Result<Option<Image>, ImageError> {
+        self.open_with(image, Pool::open_image_read_only)
+    }
+
+    /// Opens an image for writing, which makes this client a watcher of it; `None` as above.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn open_for_writing(&self, image: &ImageName) -> Result<Option<Image>, ImageError> {
+        self.open_with(image, Pool::open_image)
+    }
+
+    fn open_with(
+        &self,
+        image: &ImageName,
+        open: impl Fn(&Pool, &str) -> Result<Image, CephError>,
+    ) -> Result<Option<Image>, ImageError> {
         loop {
             let pool = self.pool(&image.pool)?;
-            match pool.open_image_read_only(&image.name) {
+            match open(&pool, &image.name) {
                 Ok(open) => return Ok(Some(open)),
                 Err(error) if !error.is_not_found() => {
                     return Err(self.failed(&format!("look at image {image}"), error));

@@ -1,0 +1,244 @@
+//! Snapshots, clones and growth of images. Blocking.
+
+use volcore::size::Size;
+use volcore::volume::ImageName;
+
+use super::build::{Begun, Build};
+use super::connection::Session;
+use super::features;
+use crate::ceph::{CephError, Features, Image, Shrink, Snapshot, SnapshotKind};
+use crate::faults::Faults;
+use crate::image::{
+    Created, Flattened, ImageError, ImageSnapshot, NewClone, Progress, Removed, Resized, Snapped,
+    SnapshotInfo, SnapshotUsage,
+};
+
+/// What is done with images that are there, through one session.
+pub(super) struct Snapshots<'a> {
+    pub(super) session: &'a Session,
+    pub(super) faults: &'a Faults,
+}
+
+impl Snapshots<'_> {
+    pub(super) fn create(&self, at: &ImageSnapshot) -> Result<Snapped, ImageError> {
+        let action = format!("take snapshot {at}");
+        let open = self.open_for_writing(&at.image)?;
+        let create = || match open.create_snapshot(at.snapshot.as_str()) {
+            Ok(()) => Ok(Snapped::Created),
+            Err(error) if error.is_exists() => Ok(Snapped::Existed),
+            Err(error) => Err(self.failed(&at.image, &open, &action, error)),
+        };
+        self.faults.effect("take the snapshot", create)
+    }
+
+    pub(super) fn list(
+        &self,
+        image: &ImageName,
+        usage: SnapshotUsage,
+    ) -> Result<Vec<SnapshotInfo>, ImageError> {
+        let failed =
+            |error| self.session.failed(&format!("list the snapshots of image {image}"), error);
+        let open = self.open(image)?;
+        let counts = usage == SnapshotUsage::Count
+            && open.features().map_err(failed)?.contains(Features::FAST_DIFF);
+        let (mut found, mut before) = (Vec::new(), None);
+        for snapshot in open.snapshots().map_err(failed)? {
+            let Some(name) = user_name(&snapshot).and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            let created_at = match open.snapshot_time(snapshot.id) {
+                // It was removed meanwhile.
+                Err(error) if error.is_not_found() => continue,
+                time => time.map_err(failed)?,
+            };
+            let used = if counts {
+                self.used(image, &snapshot, before.as_deref()).map_err(failed)?
+            } else {
+                None
+            };
+            found.push(SnapshotInfo { name, created_at, size: snapshot.size, used });
+            before = Some(snapshot.name);
+        }
+        Ok(found)
+    }
+
+    /// What was written between two snapshots; `None` where one of them was removed meanwhile.
+    fn used(
+        &self,
+        image: &ImageName,
+        snapshot: &Snapshot,
+        before: Option<&str>,
+    ) -> Result<Option<u64>, CephError> {
+        let Ok(pool) = self.session.pool(&image.pool) else { return Ok(None) };
+        let usage = pool.open_snapshot(&image.name, &snapshot.name);
+        match usage.and_then(|open| open.usage_since(before)) {
+            Ok(usage) => Ok(Some(usage.used)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) fn remove(&self, at: &ImageSnapshot) -> Result<Removed, ImageError> {
+        let action = format!("remove snapshot {at}");
+        let open = self.open_for_writing(&at.image)?;
+        let remove = || match open.remove_snapshot(at.snapshot.as_str()) {
+            Ok(()) => Ok(Removed::Removed),
+            Err(error) if error.is_not_found() => Ok(Removed::Absent),
+            Err(error) => Err(self.failed(&at.image, &open, &action, error)),
+        };
+        self.faults.effect("remove the snapshot", remove)
+    }
+
+    /// Holds the lock exclusively meanwhile: whoever opens the image now writes nothing into what is being rolled back.
+    pub(super) fn roll_back(&self, at: &ImageSnapshot) -> Result<(), ImageError> {
+        let image = &at.image;
+        let action = format!("roll image {image} back to snapshot {}", at.snapshot);
+        let open = self.open_for_writing(image)?;
+        self.find(&open, at)?;
+        self.refuse_if_watched(image, &open)?;
+        let failed = |error: CephError| self.failed(image, &open, &action, error);
+        if open.features().map_err(failed)?.contains(Features::EXCLUSIVE_LOCK) {
+            open.acquire_lock().map_err(failed)?;
+            self.refuse_if_watched(image, &open)?;
+        }
+        let roll_back = || match open.roll_back(at.snapshot.as_str()) {
+            Err(error) if error.is_not_found() => {
+                Err(ImageError::NoSnapshot { snapshot: at.clone() })
+            }
+            rolled => rolled.map_err(failed),
+        };
+        self.faults.effect("roll back", roll_back)
+    }
+
+    pub(super) fn clone(&self, new: &NewClone) -> Result<Created, ImageError> {
+        let build = Build { session: self.session, faults: self.faults, new: new.into() };
+        if let Some(created) = build.taken()? {
+            return Ok(created);
+        }
+        self.check_source(new)?;
+        let (from, features) = (&new.from, features(new.access));
+        let parents = self.session.pool(&from.image.pool)?;
+        let make = |pool: &_, name: &_| {
+            parents.clone_image(&from.image.name, from.snapshot.as_str(), pool, name, features)
+        };
+        let begun = build.begin(&make).map_err(|error| {
+            // It may have gone meanwhile.
+            self.check_source(new).err().unwrap_or(error)
+        });
+        match begun? {
+            Begun::Exists(created) => Ok(created),
+            Begun::Draft(draft) => build.finish_clone(draft, new.size),
+        }
+    }
+
+    fn check_source(&self, new: &NewClone) -> Result<(), ImageError> {
+        let open = self.open(&new.from.image)?;
+        let bytes = self.find(&open, &new.from)?.size;
+        if new.size.bytes() < bytes {
+            let what = format!("snapshot {}", new.from);
+            return Err(ImageError::Shrinks { what, bytes, size: new.size });
+        }
+        Ok(())
+    }
+
+    pub(super) fn flatten(
+        &self,
+        image: &ImageName,
+        progress: &Progress,
+    ) -> Result<Flattened, ImageError> {
+        let action = format!("flatten image {image}");
+        let open = self.open_for_writing(image)?;
+        let failed = |error: CephError| self.failed(image, &open, &action, error);
+        if !open.has_parent().map_err(failed)? {
+            return Ok(Flattened::AlreadyFlat);
+        }
+        let pool = self.session.pool(&image.pool)?;
+        let lease = format!("flatten.{}", open.id().map_err(failed)?);
+        let flatten = || {
+            let report = |done, total| progress.set(done, total);
+            match pool.exclusively(&lease, || open.flatten(&report)).map_err(failed)? {
+                Some(Ok(())) => {
+                    // librbd tells when it begins with the last object.
+                    let (_, total) = progress.get();
+                    progress.set(total, total);
+                    Ok(Flattened::Flattened)
+                }
+                Some(Err(error)) if !open.has_parent().map_err(failed)? => {
+                    tracing::debug!(%image, error = &error as &dyn std::error::Error, "it is flat");
+                    Ok(Flattened::AlreadyFlat)
+                }
+                Some(Err(error)) => Err(failed(error)),
+                None => {
+                    let watchers = vec!["somebody who flattens it".to_owned()];
+                    Err(ImageError::InUse { image: image.clone(), watchers })
+                }
+            }
+        };
+        self.faults.effect("flatten", flatten)
+    }
+
+    pub(super) fn resize(&self, image: &ImageName, size: Size) -> Result<Resized, ImageError> {
+        let action = format!("resize image {image}");
+        let open = self.open(image)?;
+        let bytes = open.stat().map_err(|error| self.session.failed(&action, error))?.size;
+        if bytes == size.bytes() {
+            return Ok(Resized::Unchanged);
+        }
+        if bytes > size.bytes() {
+            return Err(ImageError::Shrinks { what: format!("image {image}"), bytes, size });
+        }
+        drop(open);
+        let open = self.open_for_writing(image)?;
+        let resize = || open.resize(size.bytes(), Shrink::Refuse);
+        let resize = || resize().map_err(|error| self.failed(image, &open, &action, error));
+        self.faults.effect("resize", resize)?;
+        Ok(Resized::Grown)
+    }
+
+    fn open(&self, image: &ImageName) -> Result<Image, ImageError> {
+        let open = self.session.open(image)?;
+        open.ok_or_else(|| ImageError::NoImage { image: image.clone() })
+    }
+
+    fn open_for_writing(&self, image: &ImageName) -> Result<Image, ImageError> {
+        let open = self.session.open_for_writing(image)?;
+        open.ok_or_else(|| ImageError::NoImage { image: image.clone() })
+    }
+
+    fn find(&self, open: &Image, at: &ImageSnapshot) -> Result<Snapshot, ImageError> {
+        let snapshots = open.snapshots().map_err(|error| {
+            self.session.failed(&format!("list the snapshots of image {}", at.image), error)
+        })?;
+        let is_it = |snapshot: &Snapshot| user_name(snapshot) == Some(at.snapshot.as_str());
+        let found = snapshots.into_iter().find(is_it);
+        found.ok_or_else(|| ImageError::NoSnapshot { snapshot: at.clone() })
+    }
+
+    fn refuse_if_watched(&self, image: &ImageName, open: &Image) -> Result<(), ImageError> {
+        let watchers = self.session.watchers(image, open)?;
+        if watchers.is_empty() {
+            return Ok(());
+        }
+        Err(ImageError::InUse { image: image.clone(), watchers })
+    }
+
+    /// The error of a change. Where it was for the holder of the lock to make or to allow it, names him.
+    fn failed(
+        &self,
+        image: &ImageName,
+        open: &Image,
+        action: &str,
+        error: CephError,
+    ) -> ImageError {
+        if !error.is_read_only() {
+            return self.session.failed(action, error);
+        }
+        let watchers = self.session.watchers(image, open).unwrap_or_default();
+        ImageError::Held { image: image.clone(), action: action.to_owned(), watchers }
+    }
+}
+
+/// The name of a snapshot that somebody has taken and nobody removed.
+fn user_name(snapshot: &Snapshot) -> Option<&str> {
+    (snapshot.kind == SnapshotKind::User).then_some(snapshot.name.as_str())
+}

@@ -1,0 +1,100 @@
+//! Snapshots of an image whose holder stands still: librbd asks the holder of the exclusive lock to take them.
+
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+use volcore::Kind;
+use volcore::volume::ImageName;
+use volstorage::ceph::ConnectOptions;
+use volstorage::image::{ImageDriver, ImageError, Snapped, SnapshotUsage};
+use volstorage::rbd::connection::{Connection, TIMEOUTS};
+
+use super::ceph_support::{CEPH, command, wait_for};
+use super::rbd::harness;
+use super::snapshots::{at, made};
+
+/// A process that writes on an image all the time.
+struct Holder(Child);
+
+impl Holder {
+    fn start(image: &ImageName) -> Holder {
+        let mut bench = command(Path::new("rbd"));
+        let bench = bench.arg("-c").arg(&CEPH.conf).args(["bench", "--io-type", "write"]);
+        let bench = bench.args(["--io-total", "1T", "--io-threads", "1", &image.to_string()]);
+        let child = bench.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let holder = Holder(child);
+        wait_for("the holder to have the lock", || {
+            let pool =
+                CEPH.cluster().pool(image.pool.as_str()).map_err(|error| error.to_string())?;
+            let open = pool.open_image(&image.name).map_err(|error| error.to_string())?;
+            match open.lock_owners() {
+                Ok(owners) if owners.len() == 1 => Ok(()),
+                owners => Err(format!("{owners:?}")),
+            }
+        });
+        holder
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.0.id().try_into().unwrap()), signal).unwrap();
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+fn blocklist() -> Vec<serde_json::Value> {
+    let dump = CEPH.ask(&json!({"prefix": "osd dump", "format": "json"}));
+    dump["blocklist"].as_object().unwrap().keys().map(|key| json!(key)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_holder_delays_only_its_own_snapshot() {
+    let h = harness().await;
+    // A user that may not blocklist, as hosts have it.
+    let options = ConnectOptions {
+        conf: CEPH.conf.clone(),
+        user: "volplugin".to_owned(),
+        timeouts: TIMEOUTS,
+    };
+    let driver = h.images().clone().taking_snapshots_through(Connection::new(options));
+    let (held, free) = (made(&h, "held").await, made(&h, "free").await);
+    let (alive, frozen) = (at(&held.image, "alive"), at(&held.image, "frozen"));
+    let holder = Holder::start(&held.image);
+    assert_eq!(driver.snapshot_create(&alive).await.unwrap(), Snapped::Created);
+    let fenced = blocklist();
+    holder.signal(Signal::SIGSTOP);
+    let begin = Instant::now();
+    let late = tokio::spawn({
+        let (driver, frozen) = (driver.clone(), frozen.clone());
+        async move { driver.snapshot_create(&frozen).await }
+    });
+    for name in ["one", "two"] {
+        let taken = driver.snapshot_create(&at(&free.image, name)).await.unwrap();
+        assert_eq!(taken, Snapped::Created);
+    }
+    assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
+    let error = late.await.unwrap().unwrap_err();
+    assert!(matches!(&error, ImageError::Held { image, .. } if *image == held.image), "{error:?}");
+    assert_eq!(error.kind(), Kind::Busy);
+    assert!(begin.elapsed() < Duration::from_secs(45), "{:?}", begin.elapsed());
+    // Nothing else is the worse for it.
+    driver.check().await.unwrap();
+    assert_eq!(blocklist(), fenced);
+    holder.signal(Signal::SIGCONT);
+    // It may appear by itself, and is the same one then.
+    driver.snapshot_create(&frozen).await.unwrap();
+    let found = driver.snapshot_list(&held.image, SnapshotUsage::Skip).await.unwrap();
+    let names: Vec<&str> = found.iter().map(|snapshot| snapshot.name.as_str()).collect();
+    assert_eq!(names, ["alive", "frozen"]);
+    drop(holder);
+    tokio::task::spawn_blocking(move || drop((driver, h))).await.unwrap();
+}
