@@ -10,7 +10,7 @@ use volcore::name::VolumeId;
 use volcore::options::OptionSet;
 use volcore::policy::TenantPolicy;
 use volcore::spec::VolumeSpec;
-use volcore::volume::{ImageLimits, Volume, VolumeState};
+use volcore::volume::{ImageFit, Volume, VolumeState};
 use volstore::etcd::{EtcdOptions, EtcdStore};
 use volstore::keys::Keys;
 use volstore::records::{Changes, Records};
@@ -90,7 +90,7 @@ fn volume(number: usize) -> Volume {
         spec: VolumeSpec::freeze(&policy, OptionSet::default(), &pool).expect("a spec"),
         policy_revision: 1,
         created_at: Timestamp::now(),
-        state: VolumeState::Ready { image_id: format!("{number:012x}"), limits: ImageLimits::Set },
+        state: VolumeState::Ready { image_id: format!("{number:012x}"), fit: ImageFit::Fits },
         last_error: None,
     }
 }

@@ -35,7 +35,7 @@ impl From<Session> for Host {
     }
 }
 
-/// The limits of a volume that a host holds.
+/// The size and the limits of a volume that a host holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HeldLimits {
     /// `tenant/volume`.
@@ -44,6 +44,9 @@ pub struct HeldLimits {
     /// Which one of that name.
     #[schema(value_type = String)]
     pub uid: Uuid,
+    /// Its size in bytes: what the file system on it is to grow to.
+    #[serde(default)]
+    pub size: u64,
     /// Its limits; the members are those of a policy's `rate-limit`.
     #[serde(rename = "rate-limit", default)]
     #[schema(value_type = Object)]

@@ -10,8 +10,10 @@ pub mod mounts;
 pub mod openapi;
 pub mod problem;
 pub mod routes;
+pub mod snapshots;
 pub mod status;
 pub mod tenants;
+pub mod trash;
 pub mod volumes;
 
 pub use list::Listing;

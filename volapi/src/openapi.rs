@@ -13,7 +13,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::problem::PROBLEM_JSON;
 use crate::routes::{ROUTES, Route};
-use crate::{hosts, mounts, problem, status, tenants, volumes};
+use crate::{hosts, mounts, problem, snapshots, status, tenants, trash, volumes};
 
 /// What goes in and comes out of an operation, by schema name.
 struct Bodies {
@@ -33,7 +33,7 @@ fn bodies(operation: &str) -> Bodies {
         "tenant_list" => (None, &[("200", "[]Tenant")], &["limit", "continue"]),
         "tenant_get" | "tenant_revision_get" => (None, &[("200", "Tenant")], &[]),
         "tenant_upload" => (Some(OBJECT), &[("200", "Tenant"), ("201", "Tenant")], &[]),
-        "tenant_delete" | "host_forget" | "mount_release" => (
+        "tenant_delete" | "host_forget" | "mount_release" | "snapshot_remove" | "trash_purge" => (
             None,
             &[("204", "")],
             if operation == "mount_release" { &["host", "boot_id", "force"] } else { &[] },
@@ -44,6 +44,17 @@ fn bodies(operation: &str) -> Bodies {
         "volume_get" => (None, &[("200", "Volume")], &[]),
         "volume_set" => (Some("SetVolume"), &[("200", "Volume")], &[]),
         "volume_remove" => (None, &[("200", "Removed")], &["metadata-only", "disposal"]),
+        "snapshot_list" => (None, &[("200", "[]Snapshot")], &["usage"]),
+        "snapshot_create" => {
+            (Some("CreateSnapshot"), &[("200", "Snapshot"), ("201", "Snapshot")], &[])
+        }
+        "snapshot_get" => (None, &[("200", "Snapshot")], &[]),
+        "snapshot_rollback" => (None, &[("200", "Volume")], &[]),
+        "schedule_list" => (None, &[("200", "[]Schedule")], &["tenant", "limit", "continue"]),
+        "schedule_due" => (None, &[("200", "DueSnapshots")], &[]),
+        "trash_list" => (None, &[("200", "[]Trashed")], &[]),
+        "trash_get" => (None, &[("200", "Trashed")], &[]),
+        "trash_restore" => (Some("RestoreTrash"), &[("200", "Volume")], &[]),
         "mount_list" => (None, &[("200", "[]Mount")], &["tenant", "limit", "continue"]),
         "mount_get" => (None, &[("200", "Mount")], &[]),
         "mount_claim" => (Some("ClaimMount"), &[("200", "Mount"), ("201", "Mount")], &[]),
@@ -142,6 +153,9 @@ fn components() -> Components {
     let builder = add::<volumes::Volume>(add::<volumes::CreateVolume>(builder));
     let builder = add::<volumes::VolumeBrief>(add::<volumes::Removed>(builder));
     let builder = add::<hosts::HeldLimits>(add::<volumes::SetVolume>(builder));
+    let builder = add::<snapshots::CreateSnapshot>(add::<snapshots::Snapshot>(builder));
+    let builder = add::<snapshots::Schedule>(add::<snapshots::DueSnapshots>(builder));
+    let builder = add::<trash::Trashed>(add::<trash::RestoreTrash>(builder));
     let builder = add::<mounts::Mount>(add::<mounts::ClaimMount>(builder));
     let builder = add::<hosts::Host>(add::<hosts::OpenSession>(builder));
     let builder = add::<hosts::SessionGranted>(builder);

@@ -1,7 +1,7 @@
 //! Every route, once: as a template for the server, as a builder for the client, and as
 //! a table for OpenAPI and for the tests that hold the three together.
 
-use volcore::name::{HostName, TenantName, VolumeId};
+use volcore::name::{HostName, SnapshotName, TenantName, VolumeId};
 
 /// `GET`
 pub const TENANTS: &str = "/v1/tenants";
@@ -15,6 +15,22 @@ pub const TENANT_REVISION: &str = "/v1/tenants/{tenant}/revisions/{revision}";
 pub const VOLUMES: &str = "/v1/volumes";
 /// `GET PATCH DELETE`
 pub const VOLUME: &str = "/v1/volumes/{tenant}/{volume}";
+/// `GET POST`
+pub const SNAPSHOTS: &str = "/v1/volumes/{tenant}/{volume}/snapshots";
+/// `GET DELETE`
+pub const SNAPSHOT: &str = "/v1/volumes/{tenant}/{volume}/snapshots/{snapshot}";
+/// `POST`
+pub const SNAPSHOT_ROLLBACK: &str = "/v1/volumes/{tenant}/{volume}/snapshots/{snapshot}/rollback";
+/// `GET`
+pub const SCHEDULES: &str = "/v1/schedules";
+/// `GET`
+pub const SCHEDULES_DUE: &str = "/v1/schedules/due";
+/// `GET`
+pub const TRASH: &str = "/v1/trash";
+/// `GET DELETE`
+pub const TRASHED: &str = "/v1/trash/{id}";
+/// `POST`
+pub const TRASH_RESTORE: &str = "/v1/trash/{id}/restore";
 /// `GET`
 pub const MOUNTS: &str = "/v1/mounts";
 /// `GET PUT DELETE`
@@ -63,7 +79,7 @@ const fn route(
 }
 
 /// Every method of every route.
-pub const ROUTES: [Route; 28] = [
+pub const ROUTES: [Route; 39] = [
     route("GET", TENANTS, "tenant_list", "Lists the tenants."),
     route("GET", TENANT, "tenant_get", "Shows a tenant with its newest policy."),
     route("PUT", TENANT, "tenant_upload", "Uploads a policy as the tenant's next revision."),
@@ -73,8 +89,29 @@ pub const ROUTES: [Route; 28] = [
     route("GET", VOLUMES, "volume_list", "Lists volumes."),
     route("POST", VOLUMES, "volume_create", "Creates a volume, or finds that it is there."),
     route("GET", VOLUME, "volume_get", "Shows a volume and who holds it."),
-    route("PATCH", VOLUME, "volume_set", "Changes limits and snapshots of a volume."),
+    route("PATCH", VOLUME, "volume_set", "Changes size, limits and schedule of a volume."),
     route("DELETE", VOLUME, "volume_remove", "Removes a volume and its data."),
+    route("GET", SNAPSHOTS, "snapshot_list", "Lists the snapshots of a volume, the oldest first."),
+    route("POST", SNAPSHOTS, "snapshot_create", "Takes a snapshot, or finds that it is there."),
+    route("GET", SNAPSHOT, "snapshot_get", "Shows a snapshot."),
+    route(
+        "DELETE",
+        SNAPSHOT,
+        "snapshot_remove",
+        "Removes a snapshot; clones of it keep their data.",
+    ),
+    route(
+        "POST",
+        SNAPSHOT_ROLLBACK,
+        "snapshot_rollback",
+        "Gives a volume that nobody holds the data that it had at a snapshot.",
+    ),
+    route("GET", SCHEDULES, "schedule_list", "Lists the schedules and what came of them."),
+    route("GET", SCHEDULES_DUE, "schedule_due", "Lists the snapshots that are due now."),
+    route("GET", TRASH, "trash_list", "Lists the removed volumes whose images are still there."),
+    route("GET", TRASHED, "trash_get", "Shows a removed volume."),
+    route("DELETE", TRASHED, "trash_purge", "Frees the space of a removed volume."),
+    route("POST", TRASH_RESTORE, "trash_restore", "Makes a removed volume a volume again."),
     route("GET", MOUNTS, "mount_list", "Lists the claims."),
     route("GET", MOUNT, "mount_get", "Shows who holds a volume."),
     route("PUT", MOUNT, "mount_claim", "Claims a volume for a host, or renews the claim."),
@@ -117,6 +154,31 @@ pub fn tenant_revision(tenant: &TenantName, revision: u64) -> String {
 /// The path of a volume. Names need no escaping: they have no reserved character.
 pub fn volume(id: &VolumeId) -> String {
     format!("{VOLUMES}/{id}")
+}
+
+/// The path of a volume's snapshots.
+pub fn snapshots(id: &VolumeId) -> String {
+    format!("{VOLUMES}/{id}/snapshots")
+}
+
+/// The path of a snapshot.
+pub fn snapshot(id: &VolumeId, snapshot: &SnapshotName) -> String {
+    format!("{VOLUMES}/{id}/snapshots/{snapshot}")
+}
+
+/// The path that rolls a volume back to a snapshot.
+pub fn snapshot_rollback(id: &VolumeId, snapshot: &SnapshotName) -> String {
+    format!("{VOLUMES}/{id}/snapshots/{snapshot}/rollback")
+}
+
+/// The path of a removed volume; `id` is one that a list of the trash has.
+pub fn trashed(id: &str) -> String {
+    format!("{TRASH}/{id}")
+}
+
+/// The path that restores a removed volume.
+pub fn trash_restore(id: &str) -> String {
+    format!("{TRASH}/{id}/restore")
 }
 
 /// The path of a claim.

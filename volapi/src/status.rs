@@ -29,6 +29,29 @@ pub struct Loop {
     pub last_error: Option<String>,
 }
 
+/// How the snapshots on schedule do, of all volumes together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct Schedules {
+    /// How many volumes have a schedule.
+    pub volumes: u64,
+    /// How many are due now.
+    pub due: u64,
+    /// For how many milliseconds the longest due one has been so: minutes say that no volsupervisor runs.
+    pub lag_ms: u64,
+    /// How many snapshots were taken, of the volumes that there are.
+    pub taken: u64,
+    /// How many slots went by without one.
+    pub missed: u64,
+    /// How many attempts failed.
+    pub failed: u64,
+    /// The volumes whose last attempt failed, with the reason, at most 20.
+    pub failing: Vec<String>,
+    /// When the next one is due (RFC 3339).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
 /// `GET /v1/status`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Status {
@@ -46,6 +69,9 @@ pub struct Status {
     pub mounts: u64,
     /// How many hosts have a live session.
     pub hosts: u64,
+    /// The snapshots on schedule.
+    #[serde(default)]
+    pub schedules: Schedules,
     /// The background work of this volmaster.
     pub loops: Vec<Loop>,
 }

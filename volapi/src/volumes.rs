@@ -12,6 +12,7 @@ use volcore::options::OptionSet;
 use volcore::volume::VolumeState;
 
 use crate::mounts::Mount;
+use crate::snapshots::Schedule;
 
 /// The body of a create.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -32,7 +33,7 @@ pub struct CreateVolume {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetVolume {
-    /// The live driver options to be changed, as text; a limit of 0 is none. The others stay as they are.
+    /// The live driver options to be changed, as text; a size only grows, a limit of 0 is none. The others stay as they are.
     #[schema(example = json!({"rate-limit.write.bps": "2MB"}))]
     pub options: BTreeMap<String, String>,
 }
@@ -45,6 +46,10 @@ pub enum State {
     Creating,
     /// It may be used.
     Ready,
+    /// Its data is going back to what it was at a snapshot.
+    RollingBack,
+    /// The image is being taken out of the trash.
+    Restoring,
     /// The image is being removed.
     Removing,
 }
@@ -55,6 +60,8 @@ impl State {
         match self {
             State::Creating => "creating",
             State::Ready => "ready",
+            State::RollingBack => "rolling-back",
+            State::Restoring => "restoring",
             State::Removing => "removing",
         }
     }
@@ -65,6 +72,8 @@ impl From<&VolumeState> for State {
         match state {
             VolumeState::Creating { .. } => State::Creating,
             VolumeState::Ready { .. } => State::Ready,
+            VolumeState::RollingBack { .. } => State::RollingBack,
+            VolumeState::Restoring { .. } => State::Restoring,
             VolumeState::Removing { .. } => State::Removing,
         }
     }
@@ -118,14 +127,22 @@ pub struct Volume {
     /// Who holds it, if anybody does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mount: Option<Mount>,
+    /// Its schedule and what came of it, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
     /// Why the last step on it failed, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
 }
 
 impl Volume {
-    /// A volume, with the image's place and the claim that stands.
-    pub fn new(volume: volcore::volume::Volume, image: Image, mount: Option<Mount>) -> Self {
+    /// A volume, with the image's place, the claim that stands, and what came of its schedule.
+    pub fn new(
+        volume: volcore::volume::Volume,
+        image: Image,
+        mount: Option<Mount>,
+        schedule: Option<Schedule>,
+    ) -> Self {
         let volcore::volume::Volume {
             id,
             uid,
@@ -146,6 +163,7 @@ impl Volume {
             options: spec.to_options(),
             format: spec.format.as_str().to_owned(),
             mount,
+            schedule,
             last_error,
         }
     }

@@ -47,6 +47,8 @@ pub(crate) struct Call {
     path: String,
     body: Bytes,
     etag: Option<HeaderValue>,
+    /// Not sent again once it may have arrived.
+    once: bool,
 }
 
 /// A master's answer: a success, or 304.
@@ -76,7 +78,7 @@ impl Call {
         path: impl Into<String>,
     ) -> Self {
         let (subject, path) = (subject.into(), path.into());
-        Call { operation, subject, method, path, body: Bytes::new(), etag: None }
+        Call { operation, subject, method, path, body: Bytes::new(), etag: None, once: false }
     }
 
     pub(crate) fn get(
@@ -91,6 +93,11 @@ impl Call {
     pub(crate) fn with_body(mut self, body: &impl Serialize) -> Self {
         self.body = serde_json::to_vec(body).unwrap_or_default().into();
         self
+    }
+
+    /// The same call, which is not sent again once it may have arrived.
+    pub(crate) fn only_once(self) -> Self {
+        Call { once: true, ..self }
     }
 
     /// An etag that is no header value is left out, and then matches nothing.
@@ -281,6 +288,10 @@ impl Client {
                         );
                         lost |= matches!(trouble, Trouble::Lost(_));
                         attempts.0.push(Attempt { master: master.clone(), trouble });
+                        if call.once && attempts.sent() {
+                            let late = Instant::now() >= deadline;
+                            return (true, Err(give_up(call, limit, late, attempts, garbled)));
+                        }
                     }
                 }
             }

@@ -12,7 +12,8 @@
 //! repeated finds nothing. So a request is sent again, to the next master or to the same one,
 //! not only when no connection came about but also when the answer was lost on the way.
 //! Where an earlier attempt may have been carried out, "not found" from a removal means that it is
-//! done, and is reported as such. An answer that a master gave is final, unless its kind is
+//! done, and is reported as such. A rollback is the exception: it is not sent again once it may have arrived,
+//! because somebody may have written in between. An answer that a master gave is final, unless its kind is
 //! `unavailable`, which another master may see differently.
 //!
 //! # Deadlines
@@ -39,8 +40,10 @@ mod hosts;
 mod master;
 mod mounts;
 mod query;
+mod snapshots;
 mod status;
 mod tenants;
+mod trash;
 mod volumes;
 
 pub use call::Creation;

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use volapi::list::{ListQuery, View};
 use volapi::mounts::ReleaseQuery;
+use volapi::snapshots::SnapshotQuery;
 use volapi::volumes::{DisposalQuery, RemoveQuery};
 
 /// A path that grows a query.
@@ -48,6 +49,11 @@ impl Path {
             DisposalQuery::Trash => "trash",
         });
         self.with("metadata-only", metadata_only.then_some("true")).with("disposal", disposal)
+    }
+
+    pub(crate) fn snapshots(self, query: SnapshotQuery) -> Self {
+        let SnapshotQuery { usage } = query;
+        self.with("usage", usage.then_some("true"))
     }
 
     pub(crate) fn release(self, query: &ReleaseQuery) -> Self {
@@ -99,6 +105,8 @@ mod tests {
             Path::new("/p").remove(remove).into_string(),
             "/p?metadata-only=true&disposal=trash"
         );
+        let usage = SnapshotQuery { usage: true };
+        assert_eq!(Path::new("/p").snapshots(usage).into_string(), "/p?usage=true");
         let release = ReleaseQuery {
             host: Some("h1".parse().unwrap()),
             boot_id: Some("b".parse().unwrap()),

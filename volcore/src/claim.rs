@@ -189,8 +189,20 @@ pub fn mount_claim(
     match (&volume.state, own) {
         (VolumeState::Ready { .. }, _) => {}
         // A holder may still report on what it has.
-        (VolumeState::Creating { .. } | VolumeState::Removing { .. }, Some(_)) => {}
-        (VolumeState::Creating { .. } | VolumeState::Removing { .. }, None) => {
+        (
+            VolumeState::Creating { .. }
+            | VolumeState::RollingBack { .. }
+            | VolumeState::Restoring { .. }
+            | VolumeState::Removing { .. },
+            Some(_),
+        ) => {}
+        (
+            VolumeState::Creating { .. }
+            | VolumeState::RollingBack { .. }
+            | VolumeState::Restoring { .. }
+            | VolumeState::Removing { .. },
+            None,
+        ) => {
             return Err(ClaimRefusal::NotReady {
                 volume: id.clone(),
                 state: volume.state.as_str(),

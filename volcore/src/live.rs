@@ -1,4 +1,4 @@
-//! What of a volume can be changed while it lives: its limits and its snapshots. Everything else is frozen when it
+//! What of a volume can be changed while it lives: its size, its limits and its snapshots. Everything else is frozen when it
 //! is created, because an image, a file system or hosts were made to fit it.
 
 use std::collections::BTreeMap;
@@ -7,10 +7,12 @@ use crate::kind::Kind;
 use crate::limit::RateLimits;
 use crate::options::{KEYS, OptionError, OptionSet};
 use crate::policy::ScheduleError;
+use crate::size::Size;
 use crate::spec::VolumeSpec;
 
 /// The driver options that can be changed, in the order in which they are listed.
-pub const LIVE: [&str; 9] = [
+pub const LIVE: [&str; 10] = [
+    "size",
     "snapshots",
     "snapshots.frequency",
     "snapshots.keep",
@@ -49,6 +51,14 @@ pub enum LiveRefusal {
         /// Which option.
         key: &'static str,
     },
+    /// What is on it might be cut off.
+    #[error("its size is {there}, and volumes only grow: {asked} is less")]
+    Shrinks {
+        /// How large it is.
+        there: Size,
+        /// What was asked for.
+        asked: Size,
+    },
     /// What comes of it is no schedule.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
@@ -64,12 +74,12 @@ impl LiveRefusal {
 /// Why an option is frozen, and the way out.
 fn frozen(key: &str) -> &'static str {
     match key {
-        "size" => "the image and the file system on it have the size that they were made with",
         "pool" => "the image is in that pool; create another volume in the other one",
         "filesystem" => "it is on the image already; create another volume with the other one",
         "ephemeral" | "on-remove" => {
             "what becomes of the data was settled when it was created; `volcli volume remove` removes the volume all the same"
         }
+        "from" => "the data of another volume was copied when it was created; clone that one again",
         "access" | "mount-options" | "map-options" | "sharing" => {
             "hosts use the volume as it was created; create another volume that has it"
         }
@@ -89,7 +99,7 @@ impl LiveChange {
 }
 
 impl VolumeSpec {
-    /// This spec after a change. A limit of zero takes that limit away; what is said of retention replaces what was
+    /// This spec after a change. A size only grows. A limit of zero takes that limit away; what is said of retention replaces what was
     /// said of it before; snapshots that are switched off forget their schedule.
     pub fn changed(&self, change: &LiveChange) -> Result<VolumeSpec, LiveRefusal> {
         let merged = self.to_options().overlaid(change.0.clone());
@@ -101,7 +111,12 @@ impl VolumeSpec {
                 return Err(LiveRefusal::SnapshotsOff { key });
             }
         }
+        let size = merged.size.unwrap_or(self.size);
+        if size < self.size {
+            return Err(LiveRefusal::Shrinks { there: self.size, asked: size });
+        }
         Ok(VolumeSpec {
+            size,
             schedule: merged.schedule()?,
             rate_limits: RateLimits::from(&merged.rate_limit),
             ..self.clone()
@@ -152,13 +167,23 @@ mod tests {
         assert!(LIVE.iter().all(|key| KEYS.contains(key)));
         let error = LiveChange::from_driver_options(&map(&[("sise", "1GB")])).unwrap_err();
         assert!(error.to_string().starts_with("unknown option \"sise\""), "{error}");
-        let size = LiveChange::from_driver_options(&map(&[("size", "1GB")])).unwrap_err();
+        let pool = LiveChange::from_driver_options(&map(&[("pool", "fast")])).unwrap_err();
         assert_eq!(
-            size.to_string(),
-            "option size cannot be changed by set: the image and the file system on it have the size that they were \
-             made with; set changes snapshots, snapshots.frequency, snapshots.keep, snapshot.retention, \
-             snapshot.freeze, rate-limit.write.iops, rate-limit.read.iops, rate-limit.write.bps, rate-limit.read.bps"
+            pool.to_string(),
+            "option pool cannot be changed by set: the image is in that pool; create another volume in the other one; \
+             set changes size, snapshots, snapshots.frequency, snapshots.keep, snapshot.retention, snapshot.freeze, \
+             rate-limit.write.iops, rate-limit.read.iops, rate-limit.write.bps, rate-limit.read.bps"
         );
+    }
+
+    #[test]
+    fn a_volume_only_grows() {
+        let spec = spec(&[]);
+        let grown = spec.changed(&change(&[("size", "20MB")])).unwrap();
+        assert_eq!(grown.size.to_string(), "20 MiB");
+        assert_eq!(grown.changed(&change(&[("size", "20MB")])).unwrap(), grown);
+        let error = grown.changed(&change(&[("size", "10MB")])).unwrap_err();
+        assert_eq!(error.to_string(), "its size is 20 MiB, and volumes only grow: 10 MiB is less");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod map;
 mod mount;
+mod origin;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,6 +19,7 @@ use crate::size::{self, Size};
 pub use map::MapOption;
 pub(crate) use mount::check as check_mount_options;
 pub use mount::{MountOption, MountOptionError};
+pub use origin::Origin;
 
 /// How a host reaches the image (DESIGN §4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -236,6 +238,9 @@ pub struct OptionSet {
     /// Who may use it at the same time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sharing: Option<Sharing>,
+    /// What it is cloned from. A policy says nothing of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Origin>,
 }
 
 /// A driver option that cannot be taken.
@@ -257,19 +262,10 @@ pub enum OptionError {
         /// What it should be.
         reason: String,
     },
-    /// The key of clones, which this version does not make.
-    #[error(
-        "option from={value:?} is not supported: this version cannot clone volumes yet; create the volume without it \
-         and copy the data"
-    )]
-    Clone {
-        /// What is to be cloned as given, cut to 80 characters.
-        value: String,
-    },
 }
 
 /// Every driver option (DESIGN §4), in the order in which they are listed.
-pub const KEYS: [&str; 18] = [
+pub const KEYS: [&str; 19] = [
     "pool",
     "size",
     "filesystem",
@@ -288,10 +284,8 @@ pub const KEYS: [&str; 18] = [
     "mount-options",
     "map-options",
     "sharing",
+    "from",
 ];
-
-/// The driver option that clones (DESIGN §4). It is no option of this version, and is answered all the same.
-const CLONE: &str = "from";
 
 /// Go's `strconv.ParseBool`.
 fn parse_bool(text: &str) -> Result<bool, &'static str> {
@@ -324,9 +318,6 @@ impl OptionSet {
         let mut set = OptionSet::default();
         let cut = |text: &str| text.chars().take(80).collect();
         for (key, value) in given {
-            if key == CLONE {
-                return Err(OptionError::Clone { value: cut(value) });
-            }
             let key = *KEYS
                 .iter()
                 .find(|known| *known == key)
@@ -377,6 +368,7 @@ impl OptionSet {
                 self.map_options = Some(options?);
             }
             "sharing" => self.sharing = read(value)?,
+            "from" => self.from = read(value)?,
             // Not reached: the arms are the keys, as a test sees.
             _ => return Err("it is not read by this version".to_owned()),
         }
@@ -398,6 +390,7 @@ impl OptionSet {
             mount_options,
             map_options,
             sharing,
+            from,
         } = self;
         fn text<T: fmt::Display>(value: &Option<T>) -> Option<String> {
             value.as_ref().map(T::to_string)
@@ -425,6 +418,7 @@ impl OptionSet {
             ("mount-options", mounts),
             ("map-options", maps),
             ("sharing", text(sharing)),
+            ("from", text(from)),
         ];
         all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
     }
@@ -462,6 +456,7 @@ impl OptionSet {
             mount_options: over.mount_options.or(self.mount_options),
             map_options: over.map_options.or(self.map_options),
             sharing: over.sharing.or(self.sharing),
+            from: over.from.or(self.from),
         }
     }
 }
@@ -497,6 +492,7 @@ mod tests {
             ("mount-options", "noatime,commit=30"),
             ("map-options", "queue_depth=256,ms_mode=secure,notrim,crush_location=rack:a|zone:b"),
             ("sharing", "read-only"),
+            ("from", "t/v@before"),
         ]);
         let set = OptionSet::from_driver_options(&given).unwrap();
         let written = set.to_driver_options();
@@ -515,9 +511,11 @@ mod tests {
         assert!(
             error.to_string().starts_with("unknown option \"sise\"; the options are pool, size")
         );
-        assert!(!error.to_string().contains("from"), "{error}");
-        let error = OptionSet::from_driver_options(&options(&[("from", "t/v@s")])).unwrap_err();
-        assert!(error.to_string().contains("from=\"t/v@s\" is not supported"), "{error}");
+        let error = OptionSet::from_driver_options(&options(&[("from", "v@s")])).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "option from=\"v@s\": it is tenant/volume or tenant/volume@snapshot"
+        );
         for (key, value) in [
             ("size", ""),
             ("ephemeral", "yes"),

@@ -65,6 +65,11 @@ pub enum PolicyError {
     /// No file system could be mounted so.
     #[error("default-options.mount-options: {0}")]
     Mount(#[from] MountOptionError),
+    /// It would make every volume a clone.
+    #[error(
+        "default-options.from: a policy clones nothing; give from with the volume that is to be a clone"
+    )]
+    Clones,
 }
 
 /// A snapshot schedule that does not hold together.
@@ -109,6 +114,9 @@ impl TenantPolicy {
                 filesystem: filesystem.clone(),
                 known: self.known_filesystems(),
             });
+        }
+        if self.default_options.from.is_some() {
+            return Err(PolicyError::Clones);
         }
         self.default_options.removal()?;
         self.default_options.mountable()?;

@@ -5,13 +5,16 @@
 //! come to the same name and make one snapshot of it. Volumes of one frequency are spread over it by their
 //! uid: 10,000 volumes that are due every half hour are a few each second, not all at once.
 
+mod log;
 mod retention;
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::Offset;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use self::log::{SnapshotFailure, SnapshotLog, TakeDecision, TakeRefusal, snapshot_take};
 pub use self::retention::snapshot_expired;
 use crate::duration::Frequency;
 use crate::name::SnapshotName;
@@ -25,7 +28,8 @@ const NANOS: i128 = 1_000_000_000;
 const MOST_AHEAD: i128 = 25 * 3600 * NANOS;
 
 /// A moment at which a volume is due for a snapshot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Slot(Timestamp);
 
 impl Slot {
@@ -148,6 +152,12 @@ impl Slots {
         Slot::from_nanos(self.phase + (self.index(from) + 1) * self.period)
     }
 
+    /// How many slots lie between two of them.
+    fn between(&self, earlier: Slot, later: Slot) -> u64 {
+        let [earlier, later] = [earlier, later].map(|slot| self.index(slot.0.as_nanosecond()));
+        u64::try_from(later - earlier - 1).unwrap_or(0)
+    }
+
     /// The number of the last slot that is not after a moment; those before 1970 are negative.
     fn index(&self, nanos: i128) -> i128 {
         (nanos - self.phase).div_euclid(self.period)
@@ -167,8 +177,7 @@ pub fn snapshot_due(
     if slot <= last {
         return None;
     }
-    let between = slots.index(slot.0.as_nanosecond()) - slots.index(last.0.as_nanosecond()) - 1;
-    Some(Due { slot, missed: u64::try_from(between).unwrap_or(0) })
+    Some(Due { slot, missed: slots.between(last, slot) })
 }
 
 /// The slot for which a volume will be due after all that are over now; `None` at the end of the calendar.

@@ -6,7 +6,7 @@ use crate::kind::Kind;
 use crate::limit::RateLimits;
 use crate::name::{FilesystemName, PoolName};
 use crate::options::{
-    Access, MapOption, MountOption, MountOptionError, OnRemove, OptionSet, Sharing,
+    Access, MapOption, MountOption, MountOptionError, OnRemove, OptionSet, Origin, Sharing,
     SnapshotOptions, Tiers, check_mount_options,
 };
 use crate::policy::{RemovalError, ScheduleError, TenantPolicy};
@@ -37,6 +37,8 @@ pub struct VolumeSpec {
     pub map_options: Vec<MapOption>,
     /// Who may use it at the same time.
     pub sharing: Sharing,
+    /// What it was cloned from.
+    pub from: Option<Origin>,
 }
 
 /// When snapshots are taken and which are kept.
@@ -72,6 +74,28 @@ pub enum SpecError {
         filesystem: FilesystemName,
         /// Those that there are.
         known: String,
+    },
+    /// A clone has the file system of what it is cloned from.
+    #[error(
+        "{origin} has file system {there}, and so has a clone of it: leave filesystem={asked} out"
+    )]
+    OtherFilesystem {
+        /// What was to be cloned.
+        origin: Origin,
+        /// What is on it.
+        there: FilesystemName,
+        /// What was asked for.
+        asked: FilesystemName,
+    },
+    /// A clone is at least as large as what it is cloned from.
+    #[error("{origin} has {there}, and a clone of it has at least as much: {asked} is less")]
+    SmallerThanOrigin {
+        /// What was to be cloned.
+        origin: Origin,
+        /// How large it is.
+        there: Size,
+        /// What was asked for.
+        asked: Size,
     },
     /// The policy has no file system at all.
     #[error("the tenant's policy has no file system: upload it again with filesystems")]
@@ -161,6 +185,33 @@ impl VolumeSpec {
         VolumeSpec::thaw(merged, default_pool.clone(), filesystem, format.clone())
     }
 
+    /// Merges a policy with the options of a volume that is cloned from another, and freezes the result: size and file
+    /// system come from there, not from the policy.
+    pub fn freeze_clone(
+        policy: &TenantPolicy,
+        options: OptionSet,
+        default_pool: &PoolName,
+        origin: &Origin,
+        source: &VolumeSpec,
+    ) -> Result<VolumeSpec, SpecError> {
+        if let Some(asked) = options.filesystem.clone().filter(|asked| *asked != source.filesystem)
+        {
+            let (origin, there) = (origin.clone(), source.filesystem.clone());
+            return Err(SpecError::OtherFilesystem { origin, there, asked });
+        }
+        let size = options.size.unwrap_or(source.size);
+        if size < source.size {
+            let (origin, there) = (origin.clone(), source.size);
+            return Err(SpecError::SmallerThanOrigin { origin, there, asked: size });
+        }
+        let mut merged = policy.default_options.clone().overlaid(options);
+        merged.size = Some(size);
+        merged.from = Some(origin.clone());
+        merged.mountable()?;
+        let (filesystem, format) = (source.filesystem.clone(), source.format.clone());
+        VolumeSpec::thaw(merged, default_pool.clone(), filesystem, format)
+    }
+
     /// Puts a spec together from complete options, as they are stored.
     pub fn thaw(
         options: OptionSet,
@@ -180,6 +231,7 @@ impl VolumeSpec {
             mount_options: options.mount_options.unwrap_or_default(),
             map_options: options.map_options.unwrap_or_default(),
             sharing: options.sharing.unwrap_or_default(),
+            from: options.from,
         })
     }
 
@@ -197,6 +249,7 @@ impl VolumeSpec {
             mount_options,
             map_options,
             sharing,
+            from,
         } = self;
         let snapshot = match schedule {
             None => SnapshotOptions::default(),
@@ -226,6 +279,7 @@ impl VolumeSpec {
             mount_options: Some(mount_options.clone()),
             map_options: Some(map_options.clone()),
             sharing: Some(*sharing),
+            from: from.clone(),
         }
     }
 
@@ -310,6 +364,36 @@ mod tests {
         );
         let error = freeze(&policy, &[("size", "1GB"), ("mount-options", "nosuid,suid")]);
         assert!(matches!(error, Err(SpecError::Mount(_))), "{error:?}");
+    }
+
+    #[test]
+    fn a_clone_has_the_size_and_the_file_system_of_its_origin() {
+        let policy = policy(
+            r#"{"default-options": {"size": "10MB", "filesystem": "ext4", "pool": "fast"},
+                "filesystems": {"ext4": "mkfs.ext4 %", "xfs": "mkfs.xfs %"}}"#,
+        );
+        let source = freeze(&policy, &[("size", "1GB"), ("filesystem", "xfs")]).unwrap();
+        let origin: Origin = "t/v@before".parse().unwrap();
+        let clone = |pairs: &[(&str, &str)]| {
+            let pool = "rbd".parse().unwrap();
+            VolumeSpec::freeze_clone(&policy, options(pairs), &pool, &origin, &source)
+        };
+        let same = clone(&[]).unwrap();
+        assert_eq!(same, VolumeSpec { from: Some(origin.clone()), ..source.clone() });
+        let shown = same.to_options().to_driver_options();
+        assert_eq!(shown["from"], "t/v@before");
+        assert!(same.differences(&options(&[("from", "t/v@before")])).is_empty());
+        assert_eq!(clone(&[("size", "2GB")]).unwrap().size.to_string(), "2 GiB");
+        let error = clone(&[("size", "100MB")]).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "t/v@before has 1 GiB, and a clone of it has at least as much: 100 MiB is less"
+        );
+        let error = clone(&[("filesystem", "ext4")]).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "t/v@before has file system xfs, and so has a clone of it: leave filesystem=ext4 out"
+        );
     }
 
     #[test]

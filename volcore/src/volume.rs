@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::claim::Claim;
 use crate::kind::Kind;
 use crate::live::{LiveChange, LiveRefusal};
-use crate::name::{PoolName, VolumeId};
+use crate::name::{PoolName, SnapshotName, VolumeId};
 use crate::options::{OnRemove, OptionSet};
 use crate::spec::{Difference, VolumeSpec};
 
@@ -44,8 +44,27 @@ pub enum VolumeState {
     Ready {
         /// The image's own id in its pool, which a later image of the same name does not share.
         image_id: String,
-        /// Whether the image's own limits are those of the spec.
-        limits: ImageLimits,
+        /// Whether the image's own size and limits are those of the spec.
+        fit: ImageFit,
+    },
+    /// The image is being given the data that it had at a snapshot, and may be a mixture until that is done.
+    /// Nothing may claim, change or remove it.
+    RollingBack {
+        /// When it was asked for.
+        since: Timestamp,
+        /// The image's own id.
+        image_id: String,
+        /// The snapshot that it goes back to.
+        snapshot: SnapshotName,
+    },
+    /// The image is being taken out of the trash. Nothing may claim it; a remove puts it back.
+    Restoring {
+        /// When it was asked for.
+        since: Timestamp,
+        /// The image's own id, under which the trash knows it.
+        image_id: String,
+        /// The name that it had when it was thrown away.
+        was: String,
     },
     /// The image is being removed. Nothing may claim it; a remove waits for it; a create is told to wait.
     Removing {
@@ -58,11 +77,11 @@ pub enum VolumeState {
     },
 }
 
-/// Whether the limits that are written on an image are those of its volume.
+/// Whether an image has the size and the limits of its volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ImageLimits {
-    /// They are.
-    Set,
+pub enum ImageFit {
+    /// It has.
+    Fits,
     /// They were changed in the spec, and whoever did it may not have come to the image, or may be writing on it
     /// still: they are to be set once more when nobody can.
     Pending {
@@ -77,6 +96,8 @@ impl VolumeState {
         match self {
             VolumeState::Creating { .. } => "creating",
             VolumeState::Ready { .. } => "ready",
+            VolumeState::RollingBack { .. } => "rolling-back",
+            VolumeState::Restoring { .. } => "restoring",
             VolumeState::Removing { .. } => "removing",
         }
     }
@@ -167,8 +188,8 @@ pub fn volume_create(
         VolumeState::Removing { .. } => {
             return Err(CreateRefusal::Removing { volume: volume.id.clone() });
         }
-        VolumeState::Ready { .. } => CreateDecision::Unchanged,
-        VolumeState::Creating { .. } => CreateDecision::Await,
+        VolumeState::Ready { .. } | VolumeState::RollingBack { .. } => CreateDecision::Unchanged,
+        VolumeState::Creating { .. } | VolumeState::Restoring { .. } => CreateDecision::Await,
     };
     let differences = volume.spec.differences(asked);
     if differences.is_empty() {
@@ -181,7 +202,7 @@ pub fn volume_create(
 /// What a change has to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SetDecision {
-    /// Store this, then set the limits of the image if they are pending.
+    /// Store this, then see to the size and the limits of the image if they are pending.
     Changed(Box<Volume>),
     /// It is so already.
     Unchanged,
@@ -234,13 +255,84 @@ pub fn volume_set(
     if spec == volume.spec {
         return Ok(SetDecision::Unchanged);
     }
-    if spec.rate_limits == volume.spec.rate_limits {
+    if (spec.rate_limits, spec.size) == (volume.spec.rate_limits, volume.spec.size) {
         return Ok(SetDecision::Changed(Box::new(Volume { spec, ..volume.clone() })));
     }
-    let limits = ImageLimits::Pending { since: now };
-    let state = VolumeState::Ready { image_id: image_id.clone(), limits };
+    let fit = ImageFit::Pending { since: now };
+    let state = VolumeState::Ready { image_id: image_id.clone(), fit };
     let changed = Volume { spec, state, last_error: None, ..volume.clone() };
     Ok(SetDecision::Changed(Box::new(changed)))
+}
+
+/// What a rollback has to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RollbackDecision {
+    /// Store this state, then roll the image back.
+    Begin(VolumeState),
+    /// The intent is stored already: go on with it.
+    Continue,
+}
+
+/// Why a volume is not rolled back.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RollbackRefusal {
+    /// A host holds it.
+    #[error(
+        "volume {volume} is in use: {}; it can be rolled back when the containers that use it there have stopped, or \
+         clone the snapshot to a new volume (`volcli snapshot clone`)",
+        claim.holders_shown(),
+        volume = claim.volume
+    )]
+    InUse {
+        /// The claim that stands, with its holders.
+        claim: Claim,
+    },
+    /// It is not ready, or goes back to another snapshot already.
+    #[error("volume {volume} is {state}; only a volume that is ready can be rolled back")]
+    NotReady {
+        /// Which.
+        volume: VolumeId,
+        /// Its state.
+        state: &'static str,
+    },
+}
+
+impl RollbackRefusal {
+    /// The kind of this refusal.
+    pub fn kind(&self) -> Kind {
+        match self {
+            RollbackRefusal::InUse { .. } => Kind::InUse,
+            RollbackRefusal::NotReady { .. } => Kind::Busy,
+        }
+    }
+}
+
+/// Only a volume that is ready and that nobody holds is rolled back; asking for it again goes on with it.
+pub fn volume_rollback(
+    volume: &Volume,
+    claim: Option<&Claim>,
+    snapshot: &SnapshotName,
+    now: Timestamp,
+) -> Result<RollbackDecision, RollbackRefusal> {
+    if let Some(claim) = claim {
+        return Err(RollbackRefusal::InUse { claim: claim.clone() });
+    }
+    match &volume.state {
+        VolumeState::RollingBack { snapshot: other, .. } if other == snapshot => {
+            Ok(RollbackDecision::Continue)
+        }
+        VolumeState::Ready { image_id, .. } => {
+            let (image_id, snapshot) = (image_id.clone(), snapshot.clone());
+            Ok(RollbackDecision::Begin(VolumeState::RollingBack { since: now, image_id, snapshot }))
+        }
+        VolumeState::Creating { .. }
+        | VolumeState::RollingBack { .. }
+        | VolumeState::Restoring { .. }
+        | VolumeState::Removing { .. } => {
+            let (volume, state) = (volume.id.clone(), volume.state.as_str());
+            Err(RollbackRefusal::NotReady { volume, state })
+        }
+    }
 }
 
 /// What a remove has to do.
@@ -266,6 +358,18 @@ pub enum RemoveRefusal {
         /// The claim that stands, with its holders.
         claim: Claim,
     },
+    /// Its image is between two states.
+    #[error(
+        "volume {volume} is being rolled back to snapshot {snapshot} since {since:.0}; it can be removed when that is done"
+    )]
+    RollingBack {
+        /// Which.
+        volume: VolumeId,
+        /// The snapshot.
+        snapshot: SnapshotName,
+        /// Since when.
+        since: Timestamp,
+    },
 }
 
 impl RemoveRefusal {
@@ -273,6 +377,7 @@ impl RemoveRefusal {
     pub fn kind(&self) -> Kind {
         match self {
             RemoveRefusal::InUse { .. } => Kind::InUse,
+            RemoveRefusal::RollingBack { .. } => Kind::Busy,
         }
     }
 }
@@ -289,8 +394,14 @@ pub fn volume_remove(
     }
     let image_id = match &volume.state {
         VolumeState::Removing { .. } => return Ok(RemoveDecision::Continue),
+        VolumeState::RollingBack { since, snapshot, .. } => {
+            let (volume, snapshot) = (volume.id.clone(), snapshot.clone());
+            return Err(RemoveRefusal::RollingBack { volume, snapshot, since: *since });
+        }
         VolumeState::Creating { .. } => None,
-        VolumeState::Ready { image_id, .. } => Some(image_id.clone()),
+        VolumeState::Ready { image_id, .. } | VolumeState::Restoring { image_id, .. } => {
+            Some(image_id.clone())
+        }
     };
     Ok(RemoveDecision::Begin(VolumeState::Removing { since: now, image_id, disposal }))
 }
@@ -325,7 +436,7 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn ready() -> Volume {
-        volume(VolumeState::Ready { image_id: "1".into(), limits: ImageLimits::Set })
+        volume(VolumeState::Ready { image_id: "1".into(), fit: ImageFit::Fits })
     }
 
     fn size(text: &str) -> OptionSet {
@@ -357,8 +468,8 @@ pub(crate) mod tests {
             SetDecision::Changed(changed) => changed,
             SetDecision::Unchanged => panic!("it has no limit"),
         };
-        let limits = ImageLimits::Pending { since: now };
-        assert_eq!(changed.state, VolumeState::Ready { image_id: "1".into(), limits });
+        let fit = ImageFit::Pending { since: now };
+        assert_eq!(changed.state, VolumeState::Ready { image_id: "1".into(), fit });
         assert_eq!(volume_set(&changed, &limit, now), Ok(SetDecision::Unchanged));
         let none = live("rate-limit.read.bps", "0");
         assert_eq!(volume_set(&ready(), &none, now), Ok(SetDecision::Unchanged));
@@ -385,6 +496,25 @@ pub(crate) mod tests {
         );
         let error = volume_set(&ready(), &live("snapshots", "true"), now).unwrap_err();
         assert_eq!(error.kind(), Kind::Invalid);
+    }
+
+    #[test]
+    fn a_rollback_stores_its_intent_once_and_nothing_happens_meanwhile() {
+        let (now, snapshot) = (Timestamp::UNIX_EPOCH, "before".parse().unwrap());
+        let begin = volume_rollback(&ready(), None, &snapshot, now).unwrap();
+        let RollbackDecision::Begin(state) = begin else { panic!("{begin:?}") };
+        let rolling = volume(state);
+        let again = volume_rollback(&rolling, None, &snapshot, now);
+        assert_eq!(again, Ok(RollbackDecision::Continue));
+        let other = volume_rollback(&rolling, None, &"other".parse().unwrap(), now).unwrap_err();
+        assert_eq!(
+            other.to_string(),
+            "volume t/v is rolling-back; only a volume that is ready can be rolled back"
+        );
+        let remove = volume_remove(&rolling, None, Disposal::Delete, now).unwrap_err();
+        assert_eq!(remove.kind(), Kind::Busy);
+        let set = volume_set(&rolling, &live("rate-limit.write.bps", "2MB"), now).unwrap_err();
+        assert_eq!(set.kind(), Kind::Busy);
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! volumes/<tenant>/<volume>
 //! mounts/<tenant>/<volume>
 //! epochs/<tenant>/<volume>
+//! snapshots/<tenant>/<volume>
 //! hosts/<host>                  (leased)
 //! trash/<id>
 //! global
@@ -55,6 +56,8 @@ pub enum Place {
     Mount(VolumeId),
     /// The epoch of the last claim on a volume.
     Epoch(VolumeId),
+    /// What came of a volume's snapshots on schedule.
+    Snapshots(VolumeId),
     /// A host's session.
     Host(HostName),
     /// An image on its way out.
@@ -138,6 +141,16 @@ impl Keys {
         self.key(&format!("epochs/{}/{}", id.tenant, id.volume))
     }
 
+    /// What came of a volume's snapshots on schedule; it goes with the volume.
+    pub fn snapshots(&self, id: &VolumeId) -> Key {
+        self.key(&format!("snapshots/{}/{}", id.tenant, id.volume))
+    }
+
+    /// What came of all volumes' snapshots on schedule, as a prefix.
+    pub fn snapshots_all(&self) -> Key {
+        self.key("snapshots/")
+    }
+
     /// A host's session.
     pub fn host(&self, host: &HostName) -> Key {
         self.key(&format!("hosts/{host}"))
@@ -181,6 +194,7 @@ impl Keys {
             "volumes" => Place::Volume(volume_id(&mut parts)?),
             "mounts" => Place::Mount(volume_id(&mut parts)?),
             "epochs" => Place::Epoch(volume_id(&mut parts)?),
+            "snapshots" => Place::Snapshots(volume_id(&mut parts)?),
             "hosts" => Place::Host(parts.next()?.parse().ok()?),
             "trash" => Place::Trash(parts.next().filter(|id| !id.is_empty())?.to_owned()),
             "global" => Place::Global,
@@ -247,6 +261,8 @@ mod tests {
             keys.mounts(),
             keys.mounts_of(&t),
             keys.epoch(&id("tenant1/db.data")),
+            keys.snapshots(&id("tenant1/db.data")),
+            keys.snapshots_all(),
             keys.host(&"host-1.example".parse().unwrap()),
             keys.hosts(),
             keys.trash("6f9619ff"),
@@ -268,6 +284,8 @@ mod tests {
         /volplugin/mounts/
         /volplugin/mounts/tenant1/
         /volplugin/epochs/tenant1/db.data
+        /volplugin/snapshots/tenant1/db.data
+        /volplugin/snapshots/
         /volplugin/hosts/host-1.example
         /volplugin/hosts/
         /volplugin/trash/6f9619ff
@@ -288,6 +306,7 @@ mod tests {
             (keys.volume(&id("t/v")), Place::Volume(id("t/v"))),
             (keys.mount(&id("t/v")), Place::Mount(id("t/v"))),
             (keys.epoch(&id("t/v")), Place::Epoch(id("t/v"))),
+            (keys.snapshots(&id("t/v")), Place::Snapshots(id("t/v"))),
             (keys.host(&h), Place::Host(h.clone())),
             (keys.trash("x"), Place::Trash("x".to_owned())),
             (keys.global(), Place::Global),

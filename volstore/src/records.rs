@@ -11,6 +11,7 @@
 mod changes;
 mod claims;
 mod repository;
+mod snapshots;
 mod volumes;
 
 use jiff::Timestamp;
@@ -28,7 +29,9 @@ use crate::store::{Entry, Key, LeaseId, StoreError};
 pub use changes::Changes;
 pub use claims::{StoredClaim, StoredEpoch, StoredHoldState, StoredHolder};
 pub use repository::{Records, Versioned};
-pub use volumes::{StoredDisposal, StoredState, StoredVolume};
+pub use snapshots::StoredSnapshotLog;
+use volumes::StoredKept;
+pub use volumes::{Kept, StoredDisposal, StoredState, StoredVolume};
 
 /// The version that this program writes, and the only one that it reads.
 const VERSION: u32 = 1;
@@ -162,6 +165,8 @@ pub struct StoredTrash {
     uid: Uuid,
     since: Timestamp,
     what: TrashKind,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kept: Option<StoredKept>,
 }
 
 /// A record of the trash.
@@ -175,6 +180,8 @@ pub struct Trash {
     pub since: Timestamp,
     /// What there is to do.
     pub kind: TrashKind,
+    /// What the volume was, where it can be restored.
+    pub kept: Option<Kept>,
 }
 
 /// What there is to do for a volume that is gone.
@@ -214,15 +221,24 @@ impl Trash {
 
 impl From<&Trash> for StoredTrash {
     fn from(trash: &Trash) -> Self {
-        let Trash { volume, uid, since, kind } = trash.clone();
-        StoredTrash { v: V1, volume, uid, since, what: kind }
+        let Trash { volume, uid, since, kind, kept } = trash;
+        StoredTrash {
+            v: V1,
+            volume: volume.clone(),
+            uid: *uid,
+            since: *since,
+            what: kind.clone(),
+            kept: kept.as_ref().map(StoredKept::from),
+        }
     }
 }
 
-impl From<StoredTrash> for Trash {
-    fn from(stored: StoredTrash) -> Self {
-        let StoredTrash { v: V1, volume, uid, since, what } = stored;
-        Trash { volume, uid, since, kind: what }
+impl StoredTrash {
+    /// The record, or why it makes none.
+    pub fn into_trash(self) -> Result<Trash, String> {
+        let StoredTrash { v: V1, volume, uid, since, what, kept } = self;
+        let kept = kept.map(StoredKept::into_kept).transpose()?;
+        Ok(Trash { volume, uid, since, kind: what, kept })
     }
 }
 

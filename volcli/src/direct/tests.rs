@@ -5,7 +5,7 @@ use volcore::name::{TenantName, VolumeId};
 use volcore::options::OptionSet;
 use volcore::policy::TenantPolicy;
 use volcore::spec::VolumeSpec;
-use volcore::volume::{ImageLimits, Volume, VolumeState};
+use volcore::volume::{ImageFit, Volume, VolumeState};
 use volstore::memory::{Fault, MemoryStore};
 use volstore::store::Expect;
 
@@ -39,7 +39,7 @@ async fn furnish(direct: &Direct) {
         spec: VolumeSpec::freeze(&policy("10MB"), OptionSet::default(), &pool).unwrap(),
         policy_revision: 1,
         created_at: jiff::Timestamp::UNIX_EPOCH,
-        state: VolumeState::Ready { image_id: "1".into(), limits: ImageLimits::Set },
+        state: VolumeState::Ready { image_id: "1".into(), fit: ImageFit::Fits },
         last_error: None,
     };
     let holder = Holder {

@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use volcore::limit::RateLimits;
 use volcore::name::VolumeId;
 use volcore::options::OptionSet;
-use volcore::volume::{ImageLimits, ImageName, VolumeState};
+use volcore::volume::{ImageFit, ImageName, VolumeState};
 use volmaster::app::tenants::tenant_upload;
 use volmaster::app::{App, Ground, LoopName};
 use volmaster::background::{self, Seen};
@@ -132,7 +132,7 @@ impl Stage {
             let id: VolumeId = key.strip_prefix("volumes/").unwrap().parse().unwrap();
             let found = self.records().volume(&id).await.unwrap();
             let state = found.unwrap().value.state;
-            if !matches!(state, VolumeState::Ready { limits: ImageLimits::Set, .. }) {
+            if !matches!(state, VolumeState::Ready { fit: ImageFit::Fits, .. }) {
                 pending.push(key);
             }
         }

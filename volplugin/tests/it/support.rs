@@ -20,7 +20,7 @@ use volcore::name::{BootId, HostName, VolumeId};
 use volcore::options::{Access, OptionSet};
 use volcore::policy::TenantPolicy;
 use volcore::spec::VolumeSpec;
-use volcore::volume::{self, Disposal, ImageLimits, VolumeState};
+use volcore::volume::{self, Disposal, ImageFit, VolumeState};
 use volplugin::app::cache::Cache;
 use volplugin::app::{Me, Plugin};
 use volplugin::host::locks::Locks;
@@ -144,7 +144,7 @@ impl Master for FakeMaster {
                 spec: VolumeSpec::freeze(&policy, options, &pool).unwrap(),
                 policy_revision: 1,
                 created_at: Timestamp::UNIX_EPOCH,
-                state: VolumeState::Ready { image_id: "1".to_owned(), limits: ImageLimits::Set },
+                state: VolumeState::Ready { image_id: "1".to_owned(), fit: ImageFit::Fits },
                 last_error: None,
             });
             let volume = volume.clone();

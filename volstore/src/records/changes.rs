@@ -7,11 +7,12 @@ use volcore::claim::Claim;
 use volcore::global::Global;
 use volcore::name::{HostName, TenantName, VolumeId};
 use volcore::policy::Tenant;
+use volcore::snapshot::SnapshotLog;
 use volcore::volume::Volume;
 
 use super::{
-    LeasedSession, StoredClaim, StoredEpoch, StoredGlobal, StoredSession, StoredTenant,
-    StoredTrash, StoredVolume, Trash, corrupt, write,
+    LeasedSession, StoredClaim, StoredEpoch, StoredGlobal, StoredSession, StoredSnapshotLog,
+    StoredTenant, StoredTrash, StoredVolume, Trash, corrupt, write,
 };
 use crate::keys::Keys;
 use crate::store::{Expect, Key, LeaseId, Revision, Step, StoreError};
@@ -137,6 +138,18 @@ impl Changes {
     /// Deletes the epoch of a volume.
     pub fn delete_epoch(self, id: &VolumeId, at: Revision) -> Self {
         let key = self.keys.epoch(id);
+        self.delete(key, at)
+    }
+
+    /// Writes what came of a volume's snapshots on schedule.
+    pub fn put_snapshot_log(self, id: &VolumeId, log: &SnapshotLog, expect: Expect) -> Self {
+        let key = self.keys.snapshots(id);
+        self.put(key, &StoredSnapshotLog::from(log), expect, None)
+    }
+
+    /// Deletes what came of a volume's snapshots on schedule.
+    pub fn delete_snapshot_log(self, id: &VolumeId, at: Revision) -> Self {
+        let key = self.keys.snapshots(id);
         self.delete(key, at)
     }
 

@@ -8,11 +8,12 @@ use volcore::claim::Claim;
 use volcore::global::Global;
 use volcore::name::{HostName, TenantName, VolumeId};
 use volcore::policy::Tenant;
+use volcore::snapshot::SnapshotLog;
 use volcore::volume::Volume;
 
 use super::{
-    Changes, LeasedSession, StoredClaim, StoredEpoch, StoredGlobal, StoredSession, StoredTenant,
-    StoredTrash, StoredVolume, Trash, corrupt, read,
+    Changes, LeasedSession, StoredClaim, StoredEpoch, StoredGlobal, StoredSession,
+    StoredSnapshotLog, StoredTenant, StoredTrash, StoredVolume, Trash, corrupt, read,
 };
 use crate::commit::commit_certain;
 use crate::keys::{Keys, Place};
@@ -138,6 +139,15 @@ impl Records {
         self.one(self.keys.epoch(id), |entry| Ok(read::<StoredEpoch>(entry)?.into())).await
     }
 
+    /// What came of a volume's snapshots on schedule.
+    pub async fn snapshot_log(
+        &self,
+        id: &VolumeId,
+    ) -> Result<Option<Versioned<SnapshotLog>>, StoreError> {
+        let key = self.keys.snapshots(id);
+        self.one(key, |entry| Self::read_snapshot_log(&self.keys, entry)).await
+    }
+
     /// The live session under a host's label.
     pub async fn session(
         &self,
@@ -181,9 +191,15 @@ impl Records {
         Ok(read::<StoredTenant>(entry)?.into_tenant(name))
     }
 
+    /// What came of a volume's snapshots on schedule, out of the entry at its key.
+    pub fn read_snapshot_log(_: &Keys, entry: &Entry) -> Result<SnapshotLog, StoreError> {
+        Ok(read::<StoredSnapshotLog>(entry)?.into())
+    }
+
     /// What is on its way out, out of the entry at its key.
     pub fn read_trash(_: &Keys, entry: &Entry) -> Result<Trash, StoreError> {
-        Ok(read::<StoredTrash>(entry)?.into())
+        let stored: StoredTrash = read(entry)?;
+        stored.into_trash().map_err(|reason| corrupt(&entry.key, &reason))
     }
 
     fn read_session(keys: &Keys, entry: &Entry) -> Result<LeasedSession, StoreError> {

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use volcore::claim::{Claim, HoldState, Holder};
+use volcore::name::SnapshotName;
 use volcore::options::OptionSet;
+use volcore::snapshot::{SnapshotFailure, SnapshotLog};
 use volcore::spec::VolumeSpec;
-use volcore::volume::{Disposal, ImageLimits, Volume, VolumeState};
+use volcore::volume::{Disposal, ImageFit, Volume, VolumeState};
 
 use super::*;
 use crate::keys::Keys;
@@ -67,13 +69,12 @@ fn a_tenant() {
 fn a_volume_in_each_state() {
     let creating = volume(VolumeState::Creating { since: at(2) });
     insta::assert_snapshot!(there_and_back(&creating), @r#"{"v":1,"uid":"00000000-0000-0000-0000-000000000007","state":{"is":"creating","since":"1970-01-01T00:00:02Z"},"created_at":"1970-01-01T00:00:01Z","policy_revision":3,"options":{"pool":"rbd","size":"10 MiB","filesystem":"ext4","ephemeral":false,"on-remove":"keep","snapshots":true,"snapshot":{"frequency":"30m","keep":20,"freeze":false},"rate-limit":{"write-iops":1000},"access":"auto","mount-options":[],"map-options":[],"sharing":"host"},"format":"mkfs.ext4 -m0 %"}"#);
-    let mut ready =
-        volume(VolumeState::Ready { image_id: "10ab".into(), limits: ImageLimits::Set });
+    let mut ready = volume(VolumeState::Ready { image_id: "10ab".into(), fit: ImageFit::Fits });
     ready.spec.schedule = None;
     ready.spec.rate_limits = Default::default();
     insta::assert_snapshot!(there_and_back(&ready), @r#"{"v":1,"uid":"00000000-0000-0000-0000-000000000007","state":{"is":"ready","image_id":"10ab"},"created_at":"1970-01-01T00:00:01Z","policy_revision":3,"options":{"pool":"rbd","size":"10 MiB","filesystem":"ext4","ephemeral":false,"on-remove":"keep","snapshots":false,"access":"auto","mount-options":[],"map-options":[],"sharing":"host"},"format":"mkfs.ext4 -m0 %"}"#);
-    let limits = ImageLimits::Pending { since: at(9) };
-    let pending = volume(VolumeState::Ready { image_id: "10ab".into(), limits });
+    let fit = ImageFit::Pending { since: at(9) };
+    let pending = volume(VolumeState::Ready { image_id: "10ab".into(), fit });
     let written = there_and_back(&pending);
     assert!(
         written.contains(
@@ -92,6 +93,41 @@ fn a_volume_in_each_state() {
         image_id: None,
         disposal: Disposal::Delete,
     }));
+}
+
+#[test]
+fn a_volume_on_its_way_back() {
+    let (since, image_id) = (at(3), "10ab".to_owned());
+    let snapshot = "before".parse().unwrap();
+    let rolling = VolumeState::RollingBack { since, image_id: image_id.clone(), snapshot };
+    let written = there_and_back(&volume(rolling));
+    assert!(written.contains(r#""state":{"is":"rolling-back","since":"1970-01-01T00:00:03Z","image_id":"10ab","snapshot":"before"}"#), "{written}");
+    let restoring = VolumeState::Restoring { since, image_id, was: "t.v".into() };
+    let mut restoring = volume(restoring);
+    restoring.spec.from = Some("t/w@before".parse().unwrap());
+    let written = there_and_back(&restoring);
+    assert!(written.contains(r#""state":{"is":"restoring","since":"1970-01-01T00:00:03Z","image_id":"10ab","was":"t.v"}"#), "{written}");
+    assert!(written.contains(r#""sharing":"host","from":"t/w@before"}"#), "{written}");
+}
+
+#[test]
+fn what_came_of_a_schedule() {
+    let name: SnapshotName = "auto-1970-01-01T000007Z".parse().unwrap();
+    let failure = SnapshotFailure { at: at(8), reason: "no answer".into() };
+    let last_error = Some(failure);
+    let log = SnapshotLog {
+        uid: Uuid::from_u128(7),
+        last: name.slot(),
+        taken: 4,
+        missed: 2,
+        failed: 1,
+        last_error,
+    };
+    let stored = StoredSnapshotLog::from(&log);
+    insta::assert_snapshot!(golden(&stored), @r#"{"v":1,"uid":"00000000-0000-0000-0000-000000000007","last":"1970-01-01T00:00:07Z","taken":4,"missed":2,"failed":1,"last_error":{"at":"1970-01-01T00:00:08Z","reason":"no answer"}}"#);
+    assert_eq!(SnapshotLog::from(stored), log);
+    let none = SnapshotLog::new(Uuid::from_u128(7));
+    insta::assert_snapshot!(golden(&StoredSnapshotLog::from(&none)), @r#"{"v":1,"uid":"00000000-0000-0000-0000-000000000007","taken":0,"missed":0,"failed":0}"#);
 }
 
 #[test]
@@ -137,6 +173,7 @@ fn the_trash() {
         uid: Uuid::from_u128(7),
         since: at(6),
         kind,
+        kept: None,
     };
     let image = |purge_after| TrashKind::Image {
         pool: "rbd".parse().unwrap(),
@@ -147,8 +184,14 @@ fn the_trash() {
     let late = TrashKind::Late { pool: "rbd".parse().unwrap(), name: "t.v".into(), until: at(300) };
     let all = [trash(image(Some(at(6)))), trash(image(None)), trash(late)];
     for trash in &all {
-        assert_eq!(Trash::from(StoredTrash::from(trash)), *trash);
+        assert_eq!(StoredTrash::from(trash).into_trash().as_ref(), Ok(trash));
     }
+    let Volume { spec, policy_revision, created_at, .. } =
+        volume(VolumeState::Creating { since: at(1) });
+    let kept = Some(Kept { spec, policy_revision, created_at });
+    let restorable = Trash { kept, ..all[0].clone() };
+    assert_eq!(StoredTrash::from(&restorable).into_trash().as_ref(), Ok(&restorable));
+    insta::assert_snapshot!(golden(&StoredTrash::from(&restorable)), @r#"{"v":1,"volume":"t/v","uid":"00000000-0000-0000-0000-000000000007","since":"1970-01-01T00:00:06Z","what":{"is":"image","pool":"rbd","id":"10ab","name":"t.v","purge_after":"1970-01-01T00:00:06Z"},"kept":{"created_at":"1970-01-01T00:00:01Z","policy_revision":3,"options":{"pool":"rbd","size":"10 MiB","filesystem":"ext4","ephemeral":false,"on-remove":"keep","snapshots":true,"snapshot":{"frequency":"30m","keep":20,"freeze":false},"rate-limit":{"write-iops":1000},"access":"auto","mount-options":[],"map-options":[],"sharing":"host"},"format":"mkfs.ext4 -m0 %"}}"#);
     let lines: Vec<String> = all.iter().map(|trash| golden(&StoredTrash::from(trash))).collect();
     insta::assert_snapshot!(lines.join("\n"), @r#"
     {"v":1,"volume":"t/v","uid":"00000000-0000-0000-0000-000000000007","since":"1970-01-01T00:00:06Z","what":{"is":"image","pool":"rbd","id":"10ab","name":"t.v","purge_after":"1970-01-01T00:00:06Z"}}

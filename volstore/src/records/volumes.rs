@@ -4,10 +4,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use volcore::format::FormatCommand;
-use volcore::name::VolumeId;
+use volcore::name::{SnapshotName, VolumeId};
 use volcore::options::OptionSet;
 use volcore::spec::VolumeSpec;
-use volcore::volume::{Disposal, ImageLimits, Volume, VolumeState};
+use volcore::volume::{Disposal, ImageFit, Volume, VolumeState};
 
 use super::V1;
 
@@ -40,9 +40,27 @@ pub enum StoredState {
     Ready {
         /// The image's id.
         image_id: String,
-        /// Since when the limits of the image are pending, where they are.
+        /// Since when the size and the limits of the image are pending, where they are.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         limits_pending: Option<Timestamp>,
+    },
+    /// [`VolumeState::RollingBack`].
+    RollingBack {
+        /// When it was asked for.
+        since: Timestamp,
+        /// The image's id.
+        image_id: String,
+        /// The snapshot.
+        snapshot: SnapshotName,
+    },
+    /// [`VolumeState::Restoring`].
+    Restoring {
+        /// When it was asked for.
+        since: Timestamp,
+        /// The image's id.
+        image_id: String,
+        /// The name that the image had.
+        was: String,
     },
     /// [`VolumeState::Removing`].
     Removing {
@@ -88,12 +106,18 @@ impl From<&VolumeState> for StoredState {
     fn from(state: &VolumeState) -> Self {
         match state.clone() {
             VolumeState::Creating { since } => StoredState::Creating { since },
-            VolumeState::Ready { image_id, limits } => {
-                let limits_pending = match limits {
-                    ImageLimits::Set => None,
-                    ImageLimits::Pending { since } => Some(since),
+            VolumeState::Ready { image_id, fit } => {
+                let limits_pending = match fit {
+                    ImageFit::Fits => None,
+                    ImageFit::Pending { since } => Some(since),
                 };
                 StoredState::Ready { image_id, limits_pending }
+            }
+            VolumeState::RollingBack { since, image_id, snapshot } => {
+                StoredState::RollingBack { since, image_id, snapshot }
+            }
+            VolumeState::Restoring { since, image_id, was } => {
+                StoredState::Restoring { since, image_id, was }
             }
             VolumeState::Removing { since, image_id, disposal } => {
                 StoredState::Removing { since, image_id, disposal: disposal.into() }
@@ -107,11 +131,17 @@ impl From<StoredState> for VolumeState {
         match state {
             StoredState::Creating { since } => VolumeState::Creating { since },
             StoredState::Ready { image_id, limits_pending } => {
-                let limits = match limits_pending {
-                    None => ImageLimits::Set,
-                    Some(since) => ImageLimits::Pending { since },
+                let fit = match limits_pending {
+                    None => ImageFit::Fits,
+                    Some(since) => ImageFit::Pending { since },
                 };
-                VolumeState::Ready { image_id, limits }
+                VolumeState::Ready { image_id, fit }
+            }
+            StoredState::RollingBack { since, image_id, snapshot } => {
+                VolumeState::RollingBack { since, image_id, snapshot }
+            }
+            StoredState::Restoring { since, image_id, was } => {
+                VolumeState::Restoring { since, image_id, was }
             }
             StoredState::Removing { since, image_id, disposal } => {
                 VolumeState::Removing { since, image_id, disposal: disposal.into() }
@@ -149,12 +179,55 @@ impl StoredVolume {
             format,
             last_error,
         } = self;
-        let (Some(pool), Some(filesystem)) = (options.pool.clone(), options.filesystem.clone())
-        else {
-            return Err("its options name no pool or no file system".to_owned());
-        };
-        let spec = VolumeSpec::thaw(options, pool, filesystem, format)
-            .map_err(|error| error.to_string())?;
+        let spec = thaw(options, format)?;
         Ok(Volume { id, uid, spec, policy_revision, created_at, state: state.into(), last_error })
+    }
+}
+
+/// The spec that complete options make, or why they make none.
+fn thaw(options: OptionSet, format: FormatCommand) -> Result<VolumeSpec, String> {
+    let (Some(pool), Some(filesystem)) = (options.pool.clone(), options.filesystem.clone()) else {
+        return Err("its options name no pool or no file system".to_owned());
+    };
+    VolumeSpec::thaw(options, pool, filesystem, format).map_err(|error| error.to_string())
+}
+
+/// What is kept of a volume in the trash, so that it can be restored as it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// What it was made of.
+    pub spec: VolumeSpec,
+    /// Which upload of the tenant's policy it was made from.
+    pub policy_revision: u64,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// [`Kept`], as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StoredKept {
+    created_at: Timestamp,
+    policy_revision: u64,
+    options: OptionSet,
+    format: FormatCommand,
+}
+
+impl From<&Kept> for StoredKept {
+    fn from(kept: &Kept) -> Self {
+        let Kept { spec, policy_revision, created_at } = kept;
+        StoredKept {
+            created_at: *created_at,
+            policy_revision: *policy_revision,
+            options: spec.to_options(),
+            format: spec.format.clone(),
+        }
+    }
+}
+
+impl StoredKept {
+    pub(super) fn into_kept(self) -> Result<Kept, String> {
+        let StoredKept { created_at, policy_revision, options, format } = self;
+        Ok(Kept { spec: thaw(options, format)?, policy_revision, created_at })
     }
 }

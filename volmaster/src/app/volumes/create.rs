@@ -9,7 +9,7 @@ use volcore::name::VolumeId;
 use volcore::options::OptionSet;
 use volcore::policy::Tenant;
 use volcore::spec::VolumeSpec;
-use volcore::volume::{CreateDecision, ImageLimits, Volume, VolumeState};
+use volcore::volume::{CreateDecision, ImageFit, Volume, VolumeState};
 use volstorage::image::{Created, Discarded, ImageError, NewImage};
 use volstore::records::{Trash, TrashKind, Versioned};
 use volstore::store::{Commit, Expect, StoreError};
@@ -177,7 +177,7 @@ async fn publish(
     image_id: String,
 ) -> Result<Volume, VolumeError> {
     let Versioned { value: volume, mut at } = intent;
-    let made = VolumeState::Ready { image_id: image_id.clone(), limits: ImageLimits::Set };
+    let made = VolumeState::Ready { image_id: image_id.clone(), fit: ImageFit::Fits };
     let ready = moved(&volume, made);
     // Each round follows a change that somebody else has made to this record.
     for _ in 0..10 {

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 use volcore::name::VolumeId;
 use volcore::options::OnRemove;
-use volcore::volume::{Disposal, ImageLimits, ImageName, RemoveDecision, Volume, VolumeState};
+use volcore::volume::{Disposal, ImageFit, ImageName, RemoveDecision, Volume, VolumeState};
 use volstorage::image::{Discarded, ImageError, ImageSource, TrashedImage};
 use volstore::records::{Trash, TrashKind, Versioned};
 use volstore::store::{Commit, Expect};
@@ -227,8 +227,8 @@ async fn revert(
     removing: &Versioned<Volume>,
     image_id: String,
 ) -> Result<(), VolumeError> {
-    let limits = ImageLimits::Pending { since: app.now() };
-    let ready = moved(&removing.value, VolumeState::Ready { image_id, limits });
+    let fit = ImageFit::Pending { since: app.now() };
+    let ready = moved(&removing.value, VolumeState::Ready { image_id, fit });
     let changes = app.records.changes().put_volume(&ready, Expect::At(removing.at));
     app.records.commit(changes).await?;
     Ok(())

@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use volcore::live::LiveChange;
 use volcore::name::VolumeId;
-use volcore::volume::{ImageLimits, SetDecision, Volume, VolumeState};
+use volcore::volume::{ImageFit, SetDecision, Volume, VolumeState};
 use volstore::records::Versioned;
 use volstore::store::{Commit, Expect};
 
@@ -86,8 +86,8 @@ async fn limit(app: &App, mut volume: Versioned<Volume>) -> Result<Volume, Volum
 /// Since when the limits of a volume's image are pending, if they are.
 pub(crate) fn pending_since(volume: &Volume) -> Option<Timestamp> {
     match volume.state {
-        VolumeState::Ready { limits: ImageLimits::Pending { since }, .. } => Some(since),
-        VolumeState::Ready { limits: ImageLimits::Set, .. }
+        VolumeState::Ready { fit: ImageFit::Pending { since }, .. } => Some(since),
+        VolumeState::Ready { fit: ImageFit::Fits, .. }
         | VolumeState::Creating { .. }
         | VolumeState::Removing { .. } => None,
     }
@@ -106,23 +106,22 @@ fn has_settled(since: Timestamp, now: Timestamp) -> bool {
 /// Sets the limits of the image once more, and notes that they are set if nobody else can be at it.
 pub(crate) async fn finish_set(app: &App, found: Versioned<Volume>) -> Result<(), VolumeError> {
     let volume = &found.value;
-    let VolumeState::Ready { image_id, limits: ImageLimits::Pending { since } } = &volume.state
-    else {
+    let VolumeState::Ready { image_id, fit: ImageFit::Pending { since } } = &volume.state else {
         return Ok(());
     };
     let _held = app.in_hand.hold(&volume.id);
     // Before the image is written on, so that whoever changes them after this is not taken for settled.
-    let limits = if has_settled(*since, app.now()) {
-        ImageLimits::Set
+    let fit = if has_settled(*since, app.now()) {
+        ImageFit::Fits
     } else {
-        ImageLimits::Pending { since: *since }
+        ImageFit::Pending { since: *since }
     };
     if let Err(source) = app.images.limit(&volume.image(), &volume.spec.rate_limits).await {
         note_error(app, &found, &source).await;
         let volume = volume.id.clone();
         return Err(VolumeError::Image { action: "set the limits of", volume, source });
     }
-    let done = moved(volume, VolumeState::Ready { image_id: image_id.clone(), limits });
+    let done = moved(volume, VolumeState::Ready { image_id: image_id.clone(), fit });
     let changes = app.records.changes().put_volume(&done, Expect::At(found.at));
     // A conflict says that somebody has changed it, who sees to it.
     app.records.commit(changes).await?;
