@@ -133,6 +133,18 @@ impl Default for SessionTtl {
     }
 }
 
+bounded!(
+    /// How long a removed volume is kept in the trash before its space is freed.
+    TrashRetention, "trash-retention", "0s", "3660d"
+);
+
+impl Default for TrashRetention {
+    /// A day.
+    fn default() -> Self {
+        TrashRetention(Duration::from_secs(24 * 3600))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

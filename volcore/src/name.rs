@@ -8,6 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 /// A name that breaks its rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -153,6 +154,11 @@ name!(
 impl SnapshotName {
     /// How the names of snapshots on schedule begin (DESIGN §10).
     pub(crate) const SCHEDULED: &str = "auto-";
+
+    /// The name of the one that is taken of a volume in order to clone it as it is, for the time that this takes.
+    pub fn for_clone(uid: Uuid) -> SnapshotName {
+        SnapshotName(format!("clone-{}", uid.simple()))
+    }
 
     /// The name of the one for a moment; `moment` is a time after RFC 3339 without the colons, in which every
     /// character is one that a name may have.

@@ -7,8 +7,11 @@
 pub mod global;
 pub mod hosts;
 pub mod mounts;
+pub mod schedules;
+pub mod snapshots;
 pub mod status;
 pub mod tenants;
+pub mod trash;
 pub mod volumes;
 
 mod held;
@@ -26,6 +29,7 @@ use volcore::Kind;
 use volcore::claim::Claim;
 use volcore::name::{PoolName, VolumeId};
 use volcore::policy::Tenant;
+use volcore::snapshot::SnapshotLog;
 use volcore::volume::Volume;
 use volstorage::image::ImageDriver;
 use volstore::cache::{Freshness, Mirror};
@@ -76,6 +80,7 @@ pub(crate) struct Mirrors {
     pub(crate) volumes: Mirror<Volume>,
     pub(crate) mounts: Mirror<Claim>,
     pub(crate) trash: Mirror<Trash>,
+    pub(crate) logs: Mirror<SnapshotLog>,
 }
 
 impl Mirrors {
@@ -94,6 +99,7 @@ impl Mirrors {
             volumes: mirror(store, keys, keys.volumes(), Records::read_volume),
             mounts: mirror(store, keys, keys.mounts(), Records::read_claim),
             trash: mirror(store, keys, keys.trash_all(), Records::read_trash),
+            logs: mirror(store, keys, keys.snapshots_all(), Records::read_snapshot_log),
         }
     }
 }

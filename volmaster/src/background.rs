@@ -15,6 +15,7 @@ use volcore::Kind;
 use volstorage::image::ImageError;
 use volstore::store::StoreError;
 
+use crate::app::snapshots::SnapshotError;
 use crate::app::volumes::VolumeError;
 use crate::app::{App, Failing, ListError, LoopName, store_kind};
 
@@ -39,6 +40,9 @@ pub enum LoopError {
     /// A volume could not be finished.
     #[error(transparent)]
     Volume(#[from] VolumeError),
+    /// A volume could not be rolled back.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     /// The image driver failed.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -50,6 +54,7 @@ impl Failing for LoopError {
             LoopError::List(error) => error.kind(),
             LoopError::Store(error) => store_kind(error),
             LoopError::Volume(error) => error.kind(),
+            LoopError::Snapshot(error) => error.kind(),
             LoopError::Image(error) => error.kind(),
         }
     }

@@ -12,8 +12,10 @@ mod pages;
 mod global;
 mod hosts;
 mod mounts;
+mod snapshots;
 mod status;
 mod tenants;
+mod trash;
 mod volumes;
 
 use std::sync::Arc;
@@ -79,6 +81,17 @@ pub fn router(app: Arc<App>, limits: Limits) -> Router {
             routes::VOLUME,
             get(volumes::volume_get).patch(volumes::volume_set).delete(volumes::volume_remove),
         )
+        .route(
+            routes::SNAPSHOTS,
+            get(snapshots::snapshot_list).merge(post(snapshots::snapshot_create)),
+        )
+        .route(routes::SNAPSHOT, get(snapshots::snapshot_get).delete(snapshots::snapshot_remove))
+        .route(routes::SNAPSHOT_ROLLBACK, post(snapshots::snapshot_rollback))
+        .route(routes::SCHEDULES, get(snapshots::schedule_list))
+        .route(routes::SCHEDULES_DUE, get(snapshots::schedule_due))
+        .route(routes::TRASH, get(trash::trash_list))
+        .route(routes::TRASHED, get(trash::trash_get).delete(trash::trash_purge))
+        .route(routes::TRASH_RESTORE, post(trash::trash_restore))
         .route(routes::MOUNTS, get(mounts::mount_list))
         .route(
             routes::MOUNT,

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
-use volcore::duration::SessionTtl;
+use volcore::duration::{SessionTtl, TrashRetention};
 use volcore::global::Global;
 use volcore::host::Session;
 use volcore::name::{BootId, HostName, PoolName, TenantName, VolumeId};
@@ -199,6 +199,9 @@ pub enum TrashKind {
         /// From when on its space is to be freed; absent where the image is kept.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         purge_after: Option<Timestamp>,
+        /// Whether somebody may have begun to free it: then it cannot be restored any more.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        purging: bool,
     },
     /// The volume was removed while its image was being made. Whoever was making it may still be at
     /// it, and publish an image that belongs to nobody; until then it is looked for, and discarded.
@@ -248,19 +251,21 @@ impl StoredTrash {
 pub struct StoredGlobal {
     v: V1,
     session_ttl: SessionTtl,
+    #[serde(default)]
+    trash_retention: TrashRetention,
 }
 
 impl From<&Global> for StoredGlobal {
     fn from(global: &Global) -> Self {
-        let Global { session_ttl } = global;
-        StoredGlobal { v: V1, session_ttl: *session_ttl }
+        let Global { session_ttl, trash_retention } = global;
+        StoredGlobal { v: V1, session_ttl: *session_ttl, trash_retention: *trash_retention }
     }
 }
 
 impl From<StoredGlobal> for Global {
     fn from(stored: StoredGlobal) -> Self {
-        let StoredGlobal { v: V1, session_ttl } = stored;
-        Global { session_ttl }
+        let StoredGlobal { v: V1, session_ttl, trash_retention } = stored;
+        Global { session_ttl, trash_retention }
     }
 }
 

@@ -8,6 +8,7 @@ use volcore::Kind;
 use volcore::volume::VolumeState;
 use volstore::cache::{Health, Mirror};
 
+use super::schedules::schedules;
 use super::{App, Failing};
 
 /// How long the store and the images have for an answer.
@@ -55,6 +56,7 @@ pub async fn status_get(app: &App) -> Status {
         pending: counts.pending,
         mounts: counts.mounts,
         hosts: hosts.ok().and_then(Result::ok).map_or(0, |hosts| hosts.len() as u64),
+        schedules: schedules(app),
         loops: app.loops.shown(),
     }
 }
@@ -109,6 +111,7 @@ fn mirrors_detail(app: &App) -> String {
     mirror_lines(&mut lines, "volumes", &app.mirrors.volumes);
     mirror_lines(&mut lines, "mounts", &app.mirrors.mounts);
     mirror_lines(&mut lines, "trash", &app.mirrors.trash);
+    mirror_lines(&mut lines, "schedules", &app.mirrors.logs);
     if lines.is_empty() {
         format!("revision {}", app.mirrors.volumes.revision().0)
     } else {

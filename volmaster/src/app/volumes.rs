@@ -1,7 +1,9 @@
 //! Volumes: showing and listing them. Creating, changing and removing have files of their own.
 
+mod clone;
 mod create;
 mod remove;
+mod restore;
 mod set;
 
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use volapi::volumes::Image;
 use volcore::Kind;
 use volcore::claim::Claim;
 use volcore::live::LiveError;
-use volcore::name::{TenantName, VolumeId};
+use volcore::name::{SnapshotName, TenantName, VolumeId};
 use volcore::options::OptionError;
 use volcore::spec::SpecError;
 use volcore::volume::{CreateRefusal, ImageName, RemoveRefusal, SetRefusal, Volume, VolumeState};
@@ -26,8 +28,9 @@ pub use create::{Creation, volume_create};
 pub(crate) use create::{abandoned, finish_create, take_up};
 pub use remove::{LeftBehind, Removal, RemoveAsk, volume_remove};
 pub(crate) use remove::{Mode, finish_remove};
+pub(crate) use restore::finish_restore;
 pub use set::{Setting, volume_set};
-pub(crate) use set::{finish_set, is_left, pending_since};
+pub(crate) use set::{finish_set, fit, is_left, pending_since};
 
 /// How long making an image is waited for, by whoever makes it.
 pub(crate) const CREATE_BOUND: Duration = Duration::from_secs(100);
@@ -80,6 +83,30 @@ pub enum VolumeError {
     /// The rules say no.
     #[error(transparent)]
     Set(#[from] SetRefusal),
+    /// It would be a clone of what it replaces.
+    #[error("volume {volume} cannot be cloned from itself: give the clone another name")]
+    OntoItself {
+        /// Which.
+        volume: VolumeId,
+    },
+    /// What is to be cloned has no such snapshot.
+    #[error(
+        "volume {volume} has no snapshot {snapshot}; `volcli snapshot list {volume}` shows those it has"
+    )]
+    NoSnapshot {
+        /// Which.
+        volume: VolumeId,
+        /// Its snapshot.
+        snapshot: SnapshotName,
+    },
+    /// What is to be cloned is being made, rolled back or removed.
+    #[error("volume {volume} is {state}; it can be cloned when it is ready")]
+    OriginNotReady {
+        /// Which.
+        volume: VolumeId,
+        /// Its state.
+        state: &'static str,
+    },
     /// Somebody is making it, and has not finished in time.
     #[error("volume {volume} is still being created, since {since:.0}; try again")]
     StillCreating {
@@ -97,7 +124,7 @@ pub enum VolumeError {
     /// The image driver failed.
     #[error("could not {action} volume {volume}")]
     Image {
-        /// `create`, `remove` or `set the limits of`.
+        /// `create`, `remove`, `restore` or `set the size and the limits of`.
         action: &'static str,
         /// Which.
         volume: VolumeId,
@@ -130,13 +157,18 @@ pub enum VolumeError {
 impl Failing for VolumeError {
     fn kind(&self) -> Kind {
         match self {
-            VolumeError::NotFound { .. } | VolumeError::NoTenant { .. } => Kind::NotFound,
+            VolumeError::NotFound { .. }
+            | VolumeError::NoTenant { .. }
+            | VolumeError::NoSnapshot { .. } => Kind::NotFound,
+            VolumeError::OntoItself { .. } => Kind::Invalid,
             VolumeError::Option(_) | VolumeError::Live(_) => Kind::Invalid,
             VolumeError::Spec { source, .. } => source.kind(),
             VolumeError::Create(refusal) => refusal.kind(),
             VolumeError::Remove(refusal) => refusal.kind(),
             VolumeError::Set(refusal) => refusal.kind(),
-            VolumeError::StillCreating { .. } | VolumeError::Contended { .. } => Kind::Busy,
+            VolumeError::StillCreating { .. }
+            | VolumeError::OriginNotReady { .. }
+            | VolumeError::Contended { .. } => Kind::Busy,
             VolumeError::RemovedMeanwhile { .. } | VolumeError::Replaced { .. } => Kind::Conflict,
             VolumeError::Image { source, .. } => source.kind(),
             VolumeError::Store(error) => store_kind(error),
@@ -188,7 +220,7 @@ pub fn claim_shown(app: &App, id: &VolumeId) -> Option<Arc<Claim>> {
 
 /// Notes on a volume why the last step on it failed, if nothing has changed meanwhile. For people:
 /// nothing depends on it but how soon the work is taken up again.
-async fn note_error(
+pub(crate) async fn note_error(
     app: &App,
     volume: &Versioned<Volume>,
     error: &(dyn std::error::Error + Send + Sync + 'static),
@@ -206,6 +238,6 @@ async fn note_error(
 }
 
 /// The same volume in another state, without the error of the last one.
-fn moved(volume: &Volume, state: VolumeState) -> Volume {
+pub(crate) fn moved(volume: &Volume, state: VolumeState) -> Volume {
     Volume { state, last_error: None, ..volume.clone() }
 }

@@ -7,7 +7,8 @@ use tokio::task::JoinHandle;
 use volcore::volume::ImageName;
 use volstorage::image::{Discarded, ImageError, TrashedImage};
 use volstore::cache::Mirror;
-use volstore::records::{Trash, TrashKind};
+use volstore::records::{Trash, TrashKind, Versioned};
+use volstore::store::{Commit, Expect};
 
 use super::{LoopError, Pass};
 use crate::app::{App, LoopName, catch_up};
@@ -57,7 +58,7 @@ fn begin(app: &Arc<App>, trash: &Trash) -> Option<JoinHandle<()>> {
     let tracker = app.tasks.clone();
     Some(tracker.spawn(async move {
         let _place = running.place().await;
-        if let Err(error) = purge(&app, &trash).await {
+        if let Err(error) = purge(&app, trash.clone()).await {
             app.loops.of(LoopName::Trash).failed(trash.uid);
             let error = volapi::problem::chain(&error);
             tracing::warn!(volume = %trash.volume, error, "what was removed could not be purged");
@@ -65,7 +66,8 @@ fn begin(app: &Arc<App>, trash: &Trash) -> Option<JoinHandle<()>> {
     }))
 }
 
-async fn purge(app: &App, trash: &Trash) -> Result<(), LoopError> {
+async fn purge(app: &App, trash: Trash) -> Result<(), LoopError> {
+    let Some(trash) = begun(app, trash).await? else { return Ok(()) };
     let finished = match trash.kind.clone() {
         TrashKind::Image { pool, id, name, .. } => {
             free(app, &TrashedImage { pool, id, name }).await?;
@@ -90,6 +92,29 @@ async fn purge(app: &App, trash: &Trash) -> Result<(), LoopError> {
         app.loops.nudge(LoopName::Trash);
     }
     Ok(())
+}
+
+/// Says in the record that it may be purged from now on, where it could have been restored until now; `None` where it
+/// was changed since it was listed.
+async fn begun(app: &App, trash: Trash) -> Result<Option<Trash>, LoopError> {
+    if trash.kept.is_none() {
+        return Ok(Some(trash));
+    }
+    let Some(Versioned { value: mut found, at }) = app.records.trash(&trash.id()).await? else {
+        return Ok(None);
+    };
+    if !is_due(&found, app.now()) {
+        return Ok(None);
+    }
+    match &mut found.kind {
+        TrashKind::Image { purging, .. } if !*purging => *purging = true,
+        TrashKind::Image { .. } | TrashKind::Late { .. } => return Ok(Some(found)),
+    }
+    let changes = app.records.changes().put_trash(&found, Expect::At(at));
+    Ok(match app.records.commit(changes).await? {
+        Commit::Done(_) => Some(found),
+        Commit::Conflict => None,
+    })
 }
 
 /// With the pool went the image.

@@ -1,4 +1,5 @@
-//! Finishes volumes that somebody began to create, to change or to remove and has not finished.
+//! Finishes volumes that somebody began to create, to change, to roll back, to restore or to remove and has not
+//! finished.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,10 +12,10 @@ use volcore::volume::{Volume, VolumeState};
 
 use super::{LoopError, Pass};
 use crate::app::volumes::{
-    Mode, TAKE_UP_AFTER, abandoned, finish_create, finish_remove, finish_set, is_left,
-    pending_since, take_up, volume_sync,
+    Mode, TAKE_UP_AFTER, abandoned, finish_create, finish_remove, finish_restore, finish_set,
+    is_left, pending_since, take_up, volume_sync,
 };
-use crate::app::{App, LoopName};
+use crate::app::{App, LoopName, snapshots};
 
 /// A removal that is older than this is nobody's any more; the request that began it is, as a rule,
 /// done within milliseconds.
@@ -43,7 +44,10 @@ pub(super) async fn pass(app: &Arc<App>) -> Result<Pass, LoopError> {
 
 fn is_pending(volume: &Volume) -> bool {
     match volume.state {
-        VolumeState::Creating { .. } | VolumeState::Removing { .. } => true,
+        VolumeState::Creating { .. }
+        | VolumeState::RollingBack { .. }
+        | VolumeState::Restoring { .. }
+        | VolumeState::Removing { .. } => true,
         VolumeState::Ready { .. } => pending_since(volume).is_some(),
     }
 }
@@ -52,7 +56,8 @@ fn is_due(app: &App, volume: &Volume, now: Timestamp) -> bool {
     let left = match &volume.state {
         VolumeState::Ready { .. } => is_left(volume, now),
         VolumeState::Creating { .. } => abandoned(volume, now, TAKE_UP_AFTER),
-        VolumeState::Removing { since, .. } => {
+        VolumeState::RollingBack { since, .. } => snapshots::is_left(volume, *since, now),
+        VolumeState::Restoring { since, .. } | VolumeState::Removing { since, .. } => {
             volume.last_error.is_some() || now.duration_since(*since) > REMOVING_AFTER
         }
     };
@@ -63,12 +68,15 @@ fn line(volume: &Volume) -> String {
     let error = volume.last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
     let id = &volume.id;
     match &volume.state {
-        VolumeState::Creating { since } | VolumeState::Removing { since, .. } => {
+        VolumeState::Creating { since }
+        | VolumeState::RollingBack { since, .. }
+        | VolumeState::Restoring { since, .. }
+        | VolumeState::Removing { since, .. } => {
             format!("{id} is {} since {since:.0}{error}", volume.state.as_str())
         }
         VolumeState::Ready { .. } => {
             let since = pending_since(volume).unwrap_or(volume.created_at);
-            format!("{id} waits for its image to have the limits of {since:.0}{error}")
+            format!("{id} waits for its image to have the size and the limits of {since:.0}{error}")
         }
     }
 }
@@ -108,6 +116,14 @@ async fn finish(app: &App, id: &VolumeId, uid: Uuid) -> Result<(), LoopError> {
                 finish_create(app, taken).await?;
                 tracing::info!(volume = %id, "creating a volume was finished");
             }
+        }
+        VolumeState::RollingBack { .. } => {
+            snapshots::finish_rollback(app, found).await?;
+            tracing::info!(volume = %id, "rolling a volume back was finished");
+        }
+        VolumeState::Restoring { .. } => {
+            finish_restore(app, found).await?;
+            tracing::info!(volume = %id, "restoring a volume was finished");
         }
         VolumeState::Removing { .. } => {
             finish_remove(app, found, Mode::Background).await?;

@@ -11,7 +11,7 @@ use axum::http::request::Parts;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
-use volcore::name::{HostName, TenantName, VolumeId};
+use volcore::name::{HostName, SnapshotName, TenantName, VolumeId};
 
 use super::Shared;
 use super::answer::Failure;
@@ -53,6 +53,22 @@ impl Named for HostName {
 impl Named for VolumeId {
     fn read(params: &RawPathParams) -> Result<Self, Failure> {
         Ok(VolumeId::new(segment(params, "tenant")?, segment(params, "volume")?))
+    }
+}
+
+/// One snapshot of a volume.
+impl Named for (VolumeId, SnapshotName) {
+    fn read(params: &RawPathParams) -> Result<Self, Failure> {
+        Ok((VolumeId::read(params)?, segment(params, "snapshot")?))
+    }
+}
+
+/// The id of something in the trash, whatever it may be.
+pub(super) struct TrashId(pub(super) String);
+
+impl Named for TrashId {
+    fn read(params: &RawPathParams) -> Result<Self, Failure> {
+        segment(params, "id").map(TrashId)
     }
 }
 

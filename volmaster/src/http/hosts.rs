@@ -37,6 +37,7 @@ pub(super) async fn host_limit_list(
     let one = |volume: Arc<Volume>| HeldLimits {
         volume: volume.id.clone(),
         uid: volume.uid,
+        size: volume.spec.size.bytes(),
         rate_limit: (&volume.spec.rate_limits).into(),
     };
     Ok(ok(&Listing::whole(held.into_iter().map(one).collect())))

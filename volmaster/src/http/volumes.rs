@@ -21,7 +21,7 @@ use super::answer::{Failure, json, ok};
 use super::ask::{Json, NoQuery, Of, Query};
 use super::pages::PageKey;
 use crate::app::volumes::{self, Creation, LeftBehind, RemoveAsk, Setting, VolumeError};
-use crate::app::{App, ListAsk, Slice};
+use crate::app::{App, ListAsk, Slice, schedules};
 
 pub(super) async fn volume_list(
     State(http): State<Shared>,
@@ -48,7 +48,7 @@ pub(super) async fn volume_list(
         let Slice { records, more } = volumes::volume_list(app, &ask);
         let one = |volume: &volcore::volume::Volume| {
             let claim = volumes::claim_shown(app, &volume.id);
-            shown(app, volume.clone(), claim.map(|claim| claim.as_ref().clone()))
+            shown_with_claim(app, volume.clone(), claim.map(|claim| claim.as_ref().clone()))
         };
         let next = next(&records, more);
         Listing { items: records.iter().map(|volume| one(volume)).collect(), next }
@@ -65,7 +65,7 @@ pub(super) async fn volume_get(
     _: NoQuery,
 ) -> Result<Response, Failure> {
     let (volume, claim) = volumes::volume_get(&http.app, &id).await?;
-    Ok(ok(&shown(&http.app, volume, claim)))
+    Ok(ok(&shown_with_claim(&http.app, volume, claim)))
 }
 
 pub(super) async fn volume_create(
@@ -82,7 +82,7 @@ pub(super) async fn volume_create(
         Creation::Created(volume) => (StatusCode::CREATED, volume),
         Creation::Unchanged(volume) => (StatusCode::OK, volume),
     };
-    Ok(json(status, &shown(&http.app, volume, None)))
+    Ok(json(status, &shown_with_claim(&http.app, volume, None)))
 }
 
 pub(super) async fn volume_set(
@@ -100,7 +100,7 @@ pub(super) async fn volume_set(
         Ok::<_, VolumeError>((volume, claim))
     };
     let (volume, claim) = http.app.detached(work).await??;
-    Ok(ok(&shown(&http.app, volume, claim)))
+    Ok(ok(&shown_with_claim(&http.app, volume, claim)))
 }
 
 pub(super) async fn volume_remove(
@@ -132,7 +132,12 @@ fn remove_ask(query: RemoveQuery) -> Result<RemoveAsk, Failure> {
     }
 }
 
-fn shown(app: &App, volume: volcore::volume::Volume, claim: Option<Claim>) -> Volume {
+pub(super) fn shown_with_claim(
+    app: &App,
+    volume: volcore::volume::Volume,
+    claim: Option<Claim>,
+) -> Volume {
     let image = volumes::image_shown(app, &volume.image());
-    Volume::new(volume, image, claim.and_then(Mount::from_claim))
+    let schedule = schedules::schedule_shown(app, &volume);
+    Volume::new(volume, image, claim.and_then(Mount::from_claim), schedule)
 }

@@ -147,6 +147,12 @@ impl Changes {
         self.put(key, &StoredSnapshotLog::from(log), expect, None)
     }
 
+    /// Requires something of what came of a volume's snapshots on schedule.
+    pub fn check_snapshot_log(self, id: &VolumeId, expect: Expect) -> Self {
+        let key = self.keys.snapshots(id);
+        self.check(key, expect)
+    }
+
     /// Deletes what came of a volume's snapshots on schedule.
     pub fn delete_snapshot_log(self, id: &VolumeId, at: Revision) -> Self {
         let key = self.keys.snapshots(id);

@@ -180,6 +180,7 @@ fn the_trash() {
         id: "10ab".into(),
         name: "t.v".into(),
         purge_after,
+        purging: false,
     };
     let late = TrashKind::Late { pool: "rbd".parse().unwrap(), name: "t.v".into(), until: at(300) };
     let all = [trash(image(Some(at(6)))), trash(image(None)), trash(late)];
@@ -204,7 +205,17 @@ fn the_trash() {
 #[test]
 fn the_settings() {
     let stored = StoredGlobal::from(&Global::default());
-    insta::assert_snapshot!(golden(&stored), @r#"{"v":1,"session_ttl":"10s"}"#);
+    insta::assert_snapshot!(golden(&stored), @r#"{"v":1,"session_ttl":"10s","trash_retention":"1d"}"#);
+    assert_eq!(
+        Global::from(
+            read::<StoredGlobal>(&entry(
+                Keys::default().global(),
+                r#"{"v":1,"session_ttl":"10s"}"#
+            ))
+            .unwrap()
+        ),
+        Global::default()
+    );
     assert_eq!(Global::from(stored), Global::default());
 }
 
@@ -213,7 +224,7 @@ fn what_this_version_does_not_know_is_corrupt() {
     let key = || Keys::default().global();
     let error = |json: &str| read::<StoredGlobal>(&entry(key(), json)).unwrap_err().to_string();
     insta::assert_snapshot!(error(r#"{"v":2,"session_ttl":"10s","x":1}"#), @"the record at /volplugin/global cannot be read: it has version 2, this program reads version 1 at line 1 column 6");
-    insta::assert_snapshot!(error(r#"{"v":1,"session_ttl":"10s","x":1}"#), @"the record at /volplugin/global cannot be read: unknown field `x`, expected `v` or `session_ttl` at line 1 column 30");
+    insta::assert_snapshot!(error(r#"{"v":1,"session_ttl":"10s","x":1}"#), @"the record at /volplugin/global cannot be read: unknown field `x`, expected one of `v`, `session_ttl`, `trash_retention` at line 1 column 30");
     insta::assert_snapshot!(error(r#"{"session_ttl":"10s"}"#), @"the record at /volplugin/global cannot be read: missing field `v` at line 1 column 21");
     insta::assert_snapshot!(error("no json"), @"the record at /volplugin/global cannot be read: expected ident at line 1 column 2");
 }

@@ -14,6 +14,7 @@ use volstorage::image::{Created, Discarded, ImageError, NewImage};
 use volstore::records::{Trash, TrashKind, Versioned};
 use volstore::store::{Commit, Expect, StoreError};
 
+use super::clone::{self, CloneError};
 use super::{
     CREATE_BOUND, LATE_BOUND, Mode, TAKE_UP_WAITING, VolumeError, finish_remove, moved, note_error,
 };
@@ -76,7 +77,10 @@ pub async fn volume_create(
 
 fn still_creating(volume: Volume) -> VolumeError {
     let since = match volume.state {
-        VolumeState::Creating { since } | VolumeState::Removing { since, .. } => since,
+        VolumeState::Creating { since }
+        | VolumeState::RollingBack { since, .. }
+        | VolumeState::Restoring { since, .. }
+        | VolumeState::Removing { since, .. } => since,
         VolumeState::Ready { .. } => volume.created_at,
     };
     VolumeError::StillCreating { volume: volume.id, since }
@@ -89,9 +93,15 @@ async fn begin(
     asked: &OptionSet,
     tenant: &Versioned<Tenant>,
 ) -> Result<Option<Versioned<Volume>>, VolumeError> {
-    let policy = &tenant.value.policy;
-    let spec = VolumeSpec::freeze(policy, asked.clone(), &app.default_pool)
-        .map_err(|source| VolumeError::Spec { volume: id.clone(), source })?;
+    let (policy, pool) = (&tenant.value.policy, &app.default_pool);
+    let spec = match &asked.from {
+        None => VolumeSpec::freeze(policy, asked.clone(), pool),
+        Some(origin) => {
+            let source = clone::origin(app, id, origin).await?;
+            VolumeSpec::freeze_clone(policy, asked.clone(), pool, origin, &source.spec)
+        }
+    };
+    let spec = spec.map_err(|source| VolumeError::Spec { volume: id.clone(), source })?;
     let now = app.now();
     let volume = Volume {
         id: id.clone(),
@@ -120,7 +130,10 @@ pub(crate) fn abandoned(volume: &Volume, now: Timestamp, after: Duration) -> boo
         VolumeState::Creating { since } => {
             volume.last_error.is_some() || now.duration_since(since) > signed(after)
         }
-        VolumeState::Ready { .. } | VolumeState::Removing { .. } => false,
+        VolumeState::Restoring { since, .. } => now.duration_since(since) > signed(after),
+        VolumeState::Ready { .. }
+        | VolumeState::RollingBack { .. }
+        | VolumeState::Removing { .. } => false,
     }
 }
 
@@ -147,26 +160,38 @@ pub(crate) async fn finish_create(
     intent: Versioned<Volume>,
 ) -> Result<Volume, VolumeError> {
     let _held = app.in_hand.hold(&intent.value.id);
-    let volume = &intent.value;
-    let new = NewImage {
+    let began = Instant::now();
+    let made = match &intent.value.spec.from {
+        None => app.images.create(&new_image(&intent.value)).await.map_err(CloneError::Image),
+        Some(origin) => clone::make(app, &intent.value, origin).await,
+    };
+    let volume = &intent.value.id;
+    tracing::debug!(%volume, took = ?began.elapsed(), ok = made.is_ok(), "the image driver answered");
+    match made {
+        Ok(Created::Created { image_id } | Created::AlreadyOurs { image_id }) => {
+            publish(app, intent, image_id).await
+        }
+        Err(CloneError::Image(source)) => {
+            undo(app, &intent, &source, Leavings::of(&source)).await;
+            Err(VolumeError::Image { action: "create", volume: intent.value.id, source })
+        }
+        Err(CloneError::Origin(error)) => {
+            undo(app, &intent, &error, Leavings::NONE).await;
+            Err(error)
+        }
+        // It is not known what the store has: the reconciler goes on.
+        Err(CloneError::Store(error)) => Err(error.into()),
+    }
+}
+
+fn new_image(volume: &Volume) -> NewImage {
+    NewImage {
         image: volume.image(),
         uid: volume.uid,
         size: volume.spec.size,
         format: volume.spec.format.clone(),
         access: volume.spec.access,
         limits: volume.spec.rate_limits,
-    };
-    let began = Instant::now();
-    let made = app.images.create(&new).await;
-    tracing::debug!(volume = %volume.id, took = ?began.elapsed(), ok = made.is_ok(), "the image driver answered");
-    match made {
-        Ok(Created::Created { image_id } | Created::AlreadyOurs { image_id }) => {
-            publish(app, intent, image_id).await
-        }
-        Err(source) => {
-            undo(app, &intent, &source).await;
-            Err(VolumeError::Image { action: "create", volume: intent.value.id, source })
-        }
     }
 }
 
@@ -192,7 +217,9 @@ async fn publish(
                 return Err(VolumeError::RemovedMeanwhile { volume: volume.id });
             }
             Some(found) => match found.value.state {
-                VolumeState::Ready { .. } => return Ok(found.value),
+                VolumeState::Ready { .. }
+                | VolumeState::RollingBack { .. }
+                | VolumeState::Restoring { .. } => return Ok(found.value),
                 VolumeState::Creating { .. } => at = found.at,
                 VolumeState::Removing { .. } => {
                     // The remover may have looked for the image before it was there.
@@ -250,46 +277,74 @@ async fn drop_late(app: &App, volume: &Volume) {
     }
 }
 
-/// Takes the intent back, where it is proven that no image is left; else says in it what happened.
-async fn undo(app: &App, intent: &Versioned<Volume>, error: &ImageError) {
-    let volume = &intent.value;
-    let clean = match error {
-        ImageError::NoPool { .. }
-        | ImageError::Foreign { .. }
-        | ImageError::Format { .. }
-        | ImageError::TooLarge { .. }
-        | ImageError::NoImage { .. }
-        | ImageError::NoSnapshot { .. }
-        | ImageError::Shrinks { .. }
-        | ImageError::NoSpace { .. } => true,
-        ImageError::InUse { .. }
-        | ImageError::Held { .. }
-        | ImageError::HasClones { .. }
-        | ImageError::NotInTrash { .. }
-        | ImageError::Denied { .. }
-        | ImageError::Failed { .. } => {
-            let discarded = app.images.discard(&volume.image(), None, volume.uid).await;
-            // What has the name now is not this volume's, and is left alone.
-            matches!(discarded, Ok(_) | Err(ImageError::Foreign { .. }))
-        }
-        ImageError::Unreachable { .. } => false,
-    };
-    if !clean {
-        return note_error(app, intent, error).await;
-    }
-    let mut changes = app.records.changes().delete_volume(&volume.id, intent.at);
-    let first_try = is_first_attempt(volume) && !abandoned(volume, app.now(), TAKE_UP_WAITING);
-    let definite = !matches!(
-        error,
-        ImageError::InUse { .. }
+/// What an attempt that failed may have left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Leavings {
+    /// Whether an image of it may be there now.
+    now: Known,
+    /// Whether one may come to be there: somebody may be making it still.
+    later: bool,
+}
+
+/// Whether something is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    /// Nothing.
+    No,
+    /// Perhaps; discarding it finds out.
+    Perhaps,
+    /// Nobody can say now.
+    Unknown,
+}
+
+impl Leavings {
+    const NONE: Leavings = Leavings { now: Known::No, later: false };
+
+    fn of(error: &ImageError) -> Leavings {
+        match error {
+            ImageError::NoPool { .. }
+            | ImageError::Foreign { .. }
+            | ImageError::Format { .. }
+            | ImageError::TooLarge { .. }
+            | ImageError::NoImage { .. }
+            | ImageError::NoSnapshot { .. }
+            | ImageError::Shrinks { .. }
+            | ImageError::NoSpace { .. } => Leavings::NONE,
+            ImageError::InUse { .. }
             | ImageError::Held { .. }
             | ImageError::HasClones { .. }
             | ImageError::NotInTrash { .. }
             | ImageError::Denied { .. }
-            | ImageError::Failed { .. }
-    );
+            | ImageError::Failed { .. } => Leavings { now: Known::Perhaps, later: true },
+            ImageError::Unreachable { .. } => Leavings { now: Known::Unknown, later: true },
+        }
+    }
+}
+
+/// Takes the intent back, where it is proven that no image is left; else says in it what happened.
+async fn undo(
+    app: &App,
+    intent: &Versioned<Volume>,
+    error: &(dyn std::error::Error + Send + Sync + 'static),
+    leavings: Leavings,
+) {
+    let volume = &intent.value;
+    let clean = match leavings.now {
+        Known::No => true,
+        Known::Perhaps => {
+            let discarded = app.images.discard(&volume.image(), None, volume.uid).await;
+            // What has the name now is not this volume's, and is left alone.
+            matches!(discarded, Ok(_) | Err(ImageError::Foreign { .. }))
+        }
+        Known::Unknown => false,
+    };
+    if !clean || clone::drop_temporary(app, volume).await.is_err() {
+        return note_error(app, intent, error).await;
+    }
+    let mut changes = app.records.changes().delete_volume(&volume.id, intent.at);
+    let first_try = is_first_attempt(volume) && !abandoned(volume, app.now(), TAKE_UP_WAITING);
     // Others may be making the image too, or an image was found that is only in the trash so far.
-    if !(first_try && definite) {
+    if !first_try || leavings.later {
         changes = changes.put_trash(&late(app, volume), Expect::Absent);
     }
     match app.records.commit(changes).await {
@@ -313,5 +368,6 @@ pub(super) fn late(app: &App, volume: &Volume) -> Trash {
         uid: volume.uid,
         since,
         kind: TrashKind::Late { pool: image.pool, name: image.name, until },
+        kept: None,
     }
 }

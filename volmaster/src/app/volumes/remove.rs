@@ -3,17 +3,19 @@
 use std::fmt;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::time::Instant;
 use uuid::Uuid;
 use volcore::name::VolumeId;
 use volcore::options::OnRemove;
+use volcore::snapshot::SnapshotLog;
 use volcore::volume::{Disposal, ImageFit, ImageName, RemoveDecision, Volume, VolumeState};
 use volstorage::image::{Discarded, ImageError, ImageSource, TrashedImage};
-use volstore::records::{Trash, TrashKind, Versioned};
-use volstore::store::{Commit, Expect};
+use volstore::records::{Changes, Kept, Trash, TrashKind, Versioned};
+use volstore::store::{Commit, Expect, StoreError};
 
-use super::create::late;
-use super::{VolumeError, moved, note_error};
+use super::create::{late, signed};
+use super::{VolumeError, clone, moved, note_error};
 use crate::app::{App, LoopName};
 
 /// How often an operation begins again because somebody else was faster.
@@ -140,15 +142,38 @@ async fn begin(
     }
 }
 
+/// What is stored beside the record of a volume, and goes with it.
+struct Beside {
+    epoch: Option<Versioned<u64>>,
+    log: Option<Versioned<SnapshotLog>>,
+}
+
+impl Beside {
+    async fn of(app: &App, id: &VolumeId) -> Result<Beside, StoreError> {
+        let (epoch, log) = tokio::join!(app.records.epoch(id), app.records.snapshot_log(id));
+        Ok(Beside { epoch: epoch?, log: log? })
+    }
+
+    /// A log is written only while the volume is as it was read, so that none comes after this.
+    fn drop(&self, changes: Changes, id: &VolumeId) -> Changes {
+        let changes = match &self.epoch {
+            Some(epoch) => changes.delete_epoch(id, epoch.at),
+            None => changes,
+        };
+        match &self.log {
+            Some(log) => changes.delete_snapshot_log(id, log.at),
+            None => changes.check_snapshot_log(id, Expect::Absent),
+        }
+    }
+}
+
 /// Deletes the records of a volume and nothing else; `None` where somebody else was faster.
 async fn forget(app: &App, volume: &Versioned<Volume>) -> Result<Option<Removal>, VolumeError> {
     let id = &volume.value.id;
-    let epoch = app.records.epoch(id).await?;
-    let mut changes =
+    let beside = Beside::of(app, id).await?;
+    let changes =
         app.records.changes().check_claim(id, Expect::Absent).delete_volume(id, volume.at);
-    if let Some(epoch) = epoch {
-        changes = changes.delete_epoch(id, epoch.at);
-    }
+    let changes = beside.drop(changes, id);
     Ok(match app.records.commit(changes).await? {
         Commit::Done(_) => {
             let image = app.images.source(&volume.value.image());
@@ -170,16 +195,19 @@ pub(crate) async fn finish_remove(
     let image_id = match &volume.state {
         VolumeState::Removing { image_id, .. } => image_id.clone(),
         // Not reached: callers have read or written this state.
-        VolumeState::Creating { .. } | VolumeState::Ready { .. } => None,
+        VolumeState::Creating { .. }
+        | VolumeState::Ready { .. }
+        | VolumeState::RollingBack { .. }
+        | VolumeState::Restoring { .. } => None,
     };
     let image = volume.image();
     let discard = discard(app, &image, image_id.as_deref(), volume.uid, mode);
-    let (discarded, epoch) = tokio::join!(discard, app.records.epoch(&volume.id));
+    let (discarded, beside) = tokio::join!(discard, Beside::of(app, &volume.id));
     // A volume that never was ready has no image where there is no pool, or another image has the name.
     let nothing = matches!(discarded, Err(ImageError::NoPool { .. } | ImageError::Foreign { .. }));
     let discarded = if nothing && image_id.is_none() { Ok(Discarded::Absent) } else { discarded };
     match discarded {
-        Ok(discarded) => settle(app, removing, discarded, epoch?).await,
+        Ok(discarded) => settle(app, removing, discarded, beside?).await,
         Err(ImageError::Foreign { image }) => {
             let replaced = VolumeError::Replaced { volume: removing.value.id.clone(), image };
             note_error(app, &removing, &replaced).await;
@@ -239,16 +267,16 @@ async fn settle(
     app: &App,
     removing: Versioned<Volume>,
     discarded: Discarded,
-    mut epoch: Option<Versioned<u64>>,
+    mut beside: Beside,
 ) -> Result<Removal, VolumeError> {
     let Versioned { value: volume, mut at } = removing;
     let id = &volume.id;
-    let (left, trash) = leavings(app, &volume, discarded);
+    if let VolumeState::Removing { image_id: None, .. } = &volume.state {
+        clone::drop_temporary(app, &volume).await?;
+    }
+    let (left, trash) = leavings(app, &volume, discarded).await?;
     for _ in 0..ROUNDS {
-        let mut changes = app.records.changes().delete_volume(id, at);
-        if let Some(epoch) = &epoch {
-            changes = changes.delete_epoch(id, epoch.at);
-        }
+        let mut changes = beside.drop(app.records.changes().delete_volume(id, at), id);
         if let Some(trash) = &trash {
             changes = changes.put_trash(trash, Expect::Absent);
         }
@@ -256,8 +284,8 @@ async fn settle(
             app.loops.nudge(LoopName::Trash);
             return Ok(Removal { left });
         }
-        let (found, fresh) = tokio::join!(app.records.volume(id), app.records.epoch(id));
-        epoch = fresh?;
+        let (found, fresh) = tokio::join!(app.records.volume(id), Beside::of(app, id));
+        beside = fresh?;
         match found?.filter(|found| found.value.uid == volume.uid) {
             None => return Ok(Removal { left }),
             Some(found) => at = found.at,
@@ -267,27 +295,36 @@ async fn settle(
 }
 
 /// What is left of a volume, and the record that sees to it.
-fn leavings(app: &App, volume: &Volume, discarded: Discarded) -> (LeftBehind, Option<Trash>) {
+async fn leavings(
+    app: &App,
+    volume: &Volume,
+    discarded: Discarded,
+) -> Result<(LeftBehind, Option<Trash>), StoreError> {
     let (disposal, was_ready) = match &volume.state {
         VolumeState::Removing { disposal, image_id, .. } => (*disposal, image_id.is_some()),
-        VolumeState::Creating { .. } | VolumeState::Ready { .. } => (Disposal::Delete, false),
+        VolumeState::Creating { .. }
+        | VolumeState::Ready { .. }
+        | VolumeState::RollingBack { .. }
+        | VolumeState::Restoring { .. } => (Disposal::Delete, false),
     };
     // It never was ready: nobody misses it, and whoever is making it may not have finished.
     if !was_ready {
-        return (LeftBehind::Nothing, Some(late(app, volume)));
+        return Ok((LeftBehind::Nothing, Some(late(app, volume))));
     }
-    let Discarded::Trashed(trashed) = discarded else { return (LeftBehind::Nothing, None) };
+    let Discarded::Trashed(trashed) = discarded else { return Ok((LeftBehind::Nothing, None)) };
     let now = app.now();
-    let (left, purge_after) = match disposal {
-        Disposal::Delete => (LeftBehind::Nothing, Some(now)),
-        Disposal::Trash => (LeftBehind::Trash(trashed.clone()), None),
+    let (left, purge_after, kept) = match disposal {
+        Disposal::Delete => (LeftBehind::Nothing, now, None),
+        Disposal::Trash => {
+            let global = app.records.global().await?.map(|found| found.value).unwrap_or_default();
+            let until = now.checked_add(signed(global.trash_retention.get()));
+            let Volume { spec, policy_revision, created_at, .. } = volume.clone();
+            let kept = Kept { spec, policy_revision, created_at };
+            (LeftBehind::Trash(trashed.clone()), until.unwrap_or(Timestamp::MAX), Some(kept))
+        }
     };
     let TrashedImage { pool, id, name } = trashed;
-    let trash = Trash {
-        volume: volume.id.clone(),
-        uid: volume.uid,
-        since: now,
-        kind: TrashKind::Image { pool, id, name, purge_after },
-    };
-    (left, Some(trash))
+    let kind = TrashKind::Image { pool, id, name, purge_after: Some(purge_after), purging: false };
+    let trash = Trash { volume: volume.id.clone(), uid: volume.uid, since: now, kind, kept };
+    Ok((left, Some(trash)))
 }
