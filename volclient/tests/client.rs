@@ -20,6 +20,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket};
 use volapi::hosts::OpenSession;
 use volapi::mounts::{ClaimMount, MountState, ReleaseQuery};
+use volapi::snapshots::{CreateSnapshot, SnapshotQuery};
+use volapi::trash::RestoreTrash;
 use volapi::volumes::{CreateVolume, RemoveQuery, SetVolume, State as VolumeState};
 use volapi::{Global, Problem, routes};
 use volclient::{BriefItems, Client, ClientError, Creation, MasterUrl, Options, Outcome};
@@ -115,6 +117,22 @@ fn volume() -> Value {
     })
 }
 
+fn snapshot() -> Value {
+    json!({
+        "volume": "t/v", "name": "before", "kind": "manual",
+        "created_at": "2026-01-02T03:04:05Z", "size": 10_485_760
+    })
+}
+
+fn trashed() -> Value {
+    json!({
+        "id": TRASHED, "volume": "t/v", "removed_at": "2026-01-02T03:04:05Z", "pool": "rbd",
+        "image": "t.v", "image_id": "1", "restorable": true
+    })
+}
+
+const TRASHED: &str = "6f9619ff8b864011b42d00c04fc964ff";
+
 fn uuid() -> &'static str {
     "6f9619ff-8b86-4011-b42d-00c04fc964ff"
 }
@@ -151,6 +169,26 @@ fn reply(operation: &str) -> Response {
         "volume_get" | "volume_set" => json_body(200, volume()),
         "volume_create" => json_body(201, volume()),
         "volume_remove" => json_body(200, json!({"volume": "t/v", "left_behind": "rbd/t.v"})),
+        "snapshot_list" => json_body(200, json!({"items": [snapshot()]})),
+        "snapshot_get" => json_body(200, snapshot()),
+        "snapshot_create" => json_body(201, snapshot()),
+        "snapshot_rollback" | "trash_restore" => json_body(200, volume()),
+        "schedule_list" => json_body(
+            200,
+            json!({"items": [{
+                "volume": "t/v", "frequency": "30m", "keep": 3, "freeze": false,
+                "taken": 1, "missed": 0, "failed": 0
+            }]}),
+        ),
+        "schedule_due" => json_body(
+            200,
+            json!({"items": [{
+                "volume": "t/v", "uid": uuid(), "name": "auto-2026-01-02T030405Z",
+                "slot": "2026-01-02T03:04:05Z", "missed": 0
+            }], "next_ms": 7}),
+        ),
+        "trash_list" => json_body(200, json!({"items": [trashed()]})),
+        "trash_get" => json_body(200, trashed()),
         "mount_list" => json_body(200, json!({"items": [mount]})),
         "mount_get" | "mount_claim" => json_body(200, mount),
         "host_list" => json_body(200, json!({"items": [host]})),
@@ -217,6 +255,22 @@ async fn every_operation_has_its_method() {
     assert_eq!(client.volume_set(&id(), &change).await.unwrap().id(), id());
     let removed = client.volume_remove(&id(), RemoveQuery::default()).await.unwrap();
     assert_eq!(removed.left_behind.as_deref(), Some("rbd/t.v"));
+
+    let before = "before".parse().unwrap();
+    let listed = client.snapshot_list(&id(), SnapshotQuery { usage: true }).await.unwrap();
+    assert_eq!(listed[0].name, before);
+    let body = CreateSnapshot { name: before.clone() };
+    assert_eq!(client.snapshot_create(&id(), &body).await.unwrap().0, Creation::Created);
+    assert_eq!(client.snapshot_get(&id(), &before).await.unwrap().full_name(), "t/v@before");
+    assert_eq!(client.snapshot_rollback(&id(), &before).await.unwrap().id(), id());
+    client.snapshot_remove(&id(), &before).await.unwrap();
+    assert_eq!(client.schedule_list(None).await.unwrap()[0].keep, Some(3));
+    assert_eq!(client.schedule_due().await.unwrap().next_ms, Some(7));
+    assert_eq!(client.trash_list().await.unwrap()[0].id, TRASHED);
+    assert_eq!(client.trash_get(TRASHED).await.unwrap().volume, id());
+    let back = client.trash_restore(TRASHED, &RestoreTrash::default()).await.unwrap();
+    assert_eq!(back.id(), id());
+    client.trash_purge(TRASHED).await.unwrap();
 
     let boot_id = "b".parse().unwrap();
     let claim = ClaimMount {
@@ -343,6 +397,21 @@ async fn a_lost_answer_is_asked_for_again() {
     assert!(matches!(error, ClientError::Unreachable { .. }), "{error:?}");
     assert_eq!(error.outcome(), Outcome::Unknown);
     assert_eq!(seen.load(Ordering::SeqCst), 2, "once more, not for ever");
+}
+
+/// Somebody may have written between the two.
+#[tokio::test]
+async fn a_rollback_whose_answer_is_lost_is_not_asked_for_again() {
+    let (url, seen) = losing(1, "HTTP/1.1 204 No Content\r\n\r\n").await;
+    let patient = client(&[&url]).patient(Duration::from_secs(5));
+    let error = patient.snapshot_rollback(&id(), &"before".parse().unwrap()).await.unwrap_err();
+    assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
+    assert_eq!(seen.load(Ordering::SeqCst), 1);
+    // Where nobody listens it cannot have arrived, and the next one is asked.
+    let (up, seen) = losing(0, "HTTP/1.1 204 No Content\r\n\r\n").await;
+    let other = client(&[&nobody().await, &up]);
+    other.snapshot_rollback(&id(), &"before".parse().unwrap()).await.unwrap_err();
+    assert_eq!(seen.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]

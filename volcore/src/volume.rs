@@ -287,7 +287,7 @@ pub enum RollbackRefusal {
         /// The claim that stands, with its holders.
         claim: Claim,
     },
-    /// It is not ready, or goes back to another snapshot already.
+    /// It is not ready.
     #[error("volume {volume} is {state}; only a volume that is ready can be rolled back")]
     NotReady {
         /// Which.
@@ -307,7 +307,8 @@ impl RollbackRefusal {
     }
 }
 
-/// Only a volume that is ready and that nobody holds is rolled back; asking for it again goes on with it.
+/// Only a volume that is ready and that nobody holds is rolled back; asking for it again goes on with it, and asking for
+/// another snapshot is the way out where it cannot come to its end.
 pub fn volume_rollback(
     volume: &Volume,
     claim: Option<&Claim>,
@@ -321,12 +322,11 @@ pub fn volume_rollback(
         VolumeState::RollingBack { snapshot: other, .. } if other == snapshot => {
             Ok(RollbackDecision::Continue)
         }
-        VolumeState::Ready { image_id, .. } => {
+        VolumeState::Ready { image_id, .. } | VolumeState::RollingBack { image_id, .. } => {
             let (image_id, snapshot) = (image_id.clone(), snapshot.clone());
             Ok(RollbackDecision::Begin(VolumeState::RollingBack { since: now, image_id, snapshot }))
         }
         VolumeState::Creating { .. }
-        | VolumeState::RollingBack { .. }
         | VolumeState::Restoring { .. }
         | VolumeState::Removing { .. } => {
             let (volume, state) = (volume.id.clone(), volume.state.as_str());
@@ -506,10 +506,15 @@ pub(crate) mod tests {
         let rolling = volume(state);
         let again = volume_rollback(&rolling, None, &snapshot, now);
         assert_eq!(again, Ok(RollbackDecision::Continue));
-        let other = volume_rollback(&rolling, None, &"other".parse().unwrap(), now).unwrap_err();
+        let other = volume_rollback(&rolling, None, &"other".parse().unwrap(), now).unwrap();
+        let goes_there = |state: &VolumeState| matches!(state, VolumeState::RollingBack { snapshot, .. } if snapshot.as_str() == "other");
+        assert!(matches!(&other, RollbackDecision::Begin(state) if goes_there(state)), "{other:?}");
+        let removing =
+            VolumeState::Removing { since: now, image_id: None, disposal: Disposal::Delete };
+        let error = volume_rollback(&volume(removing), None, &snapshot, now).unwrap_err();
         assert_eq!(
-            other.to_string(),
-            "volume t/v is rolling-back; only a volume that is ready can be rolled back"
+            error.to_string(),
+            "volume t/v is removing; only a volume that is ready can be rolled back"
         );
         let remove = volume_remove(&rolling, None, Disposal::Delete, now).unwrap_err();
         assert_eq!(remove.kind(), Kind::Busy);

@@ -41,7 +41,7 @@ async fn policies() {
     insta::assert_snapshot!(put("{").await, @"the body is not valid: EOF while parsing an object at line 1 column 1");
     insta::assert_snapshot!(put("{}").await, @"the body is not valid: missing field `default-options` at line 1 column 2");
     insta::assert_snapshot!(put(r#"{"default-options": {"mount-options": ["noatime", "noload"]}}"#).await, @r#"the policy of tenant t is not valid: default-options.mount-options: mount option "noload" cannot be used: it leaves out the journal, and volplugin sets it where a volume is read-only"#);
-    insta::assert_snapshot!(put(r#"{"default-options": {"sise": "10MB"}}"#).await, @"the body is not valid: unknown field `sise`, expected one of `pool`, `size`, `filesystem`, `ephemeral`, `on-remove`, `snapshots`, `snapshot`, `rate-limit`, `access`, `mount-options`, `map-options`, `sharing` at line 1 column 27");
+    insta::assert_snapshot!(put(r#"{"default-options": {"sise": "10MB"}}"#).await, @"the body is not valid: unknown field `sise`, expected one of `pool`, `size`, `filesystem`, `ephemeral`, `on-remove`, `snapshots`, `snapshot`, `rate-limit`, `access`, `mount-options`, `map-options`, `sharing`, `from` at line 1 column 27");
     insta::assert_snapshot!(put(r#"{"default-options": {"size": "10 apples"}}"#).await, @r#"the body is not valid: size "10 apples" is not a number with a unit such as 10MB, 512MiB or 2T at line 1 column 40"#);
     insta::assert_snapshot!(put(r#"{"default-options": {"size": "1KB"}}"#).await, @r#"the body is not valid: size "1KB" is out of range: the smallest volume has 1 MiB, the largest 1 EiB at line 1 column 34"#);
     insta::assert_snapshot!(put(r#"{"default-options": {"size": 10.5}}"#).await, @r#"the body is not valid: invalid type: floating point `10.5`, expected a size such as "10MB" at line 1 column 33"#);
@@ -61,11 +61,13 @@ async fn options() {
         let body = format!(r#"{{"tenant": "t", "name": "v", "options": {options}}}"#);
         refusal(client, "POST", "/v1/volumes", &body).await
     };
-    insta::assert_snapshot!(create(r#"{"colour": "red"}"#).await, @r#"unknown option "colour"; the options are pool, size, filesystem, ephemeral, on-remove, snapshots, snapshots.frequency, snapshots.keep, snapshot.retention, snapshot.freeze, rate-limit.write.iops, rate-limit.read.iops, rate-limit.write.bps, rate-limit.read.bps, access, mount-options, map-options, sharing"#);
+    insta::assert_snapshot!(create(r#"{"colour": "red"}"#).await, @r#"unknown option "colour"; the options are pool, size, filesystem, ephemeral, on-remove, snapshots, snapshots.frequency, snapshots.keep, snapshot.retention, snapshot.freeze, rate-limit.write.iops, rate-limit.read.iops, rate-limit.write.bps, rate-limit.read.bps, access, mount-options, map-options, sharing, from"#);
     insta::assert_snapshot!(create(r#"{"size": "tall"}"#).await, @r#"option size="tall": size "tall" is not a number with a unit such as 10MB, 512MiB or 2T"#);
     insta::assert_snapshot!(create(r#"{"ephemeral": "maybe"}"#).await, @r#"option ephemeral="maybe": it is true or false"#);
     insta::assert_snapshot!(create(r#"{"filesystem": "xfs"}"#).await, @"volume t/v cannot be made: file system xfs is not in the tenant's policy (it has ext4)");
-    insta::assert_snapshot!(create(r#"{"from": "t/w"}"#).await, @r#"option from="t/w" is not supported: this version cannot clone volumes yet; create the volume without it and copy the data"#);
+    insta::assert_snapshot!(create(r#"{"from": "w"}"#).await, @r#"option from="w": it is tenant/volume or tenant/volume@snapshot"#);
+    insta::assert_snapshot!(create(r#"{"from": "t/v"}"#).await, @"volume t/v cannot be cloned from itself: give the clone another name");
+    insta::assert_snapshot!(create(r#"{"from": "t/v@before"}"#).await, @"volume t/v cannot be cloned from itself: give the clone another name");
     insta::assert_snapshot!(create(r#"{"mount-options": "noatime,,discard"}"#).await, @r#"option mount-options="noatime,,discard": a mount option is 1 to 200 letters, digits and _-=.:/+%"#);
     insta::assert_snapshot!(create(r#"{"mount-options": "nosuid,suid"}"#).await, @r#"volume t/v cannot be made: mount options "nosuid" and "suid" contradict each other; give one of them"#);
     insta::assert_snapshot!(create(r#"{"size": 10}"#).await, @"the body is not valid: invalid type: integer `10`, expected a string at line 1 column 51");
@@ -89,9 +91,10 @@ async fn changes() {
     let options = async |options: &str| set(&format!(r#"{{"options": {options}}}"#)).await;
     insta::assert_snapshot!(set("{}").await, @"the body is not valid: missing field `options` at line 1 column 2");
     insta::assert_snapshot!(set(r#"{"options": {}, "size": "1GB"}"#).await, @"the body is not valid: unknown field `size`, expected `options` at line 1 column 22");
-    insta::assert_snapshot!(options(r#"{"size": "1GB"}"#).await, @"option size cannot be changed by set: the image and the file system on it have the size that they were made with; set changes snapshots, snapshots.frequency, snapshots.keep, snapshot.retention, snapshot.freeze, rate-limit.write.iops, rate-limit.read.iops, rate-limit.write.bps, rate-limit.read.bps");
-    insta::assert_snapshot!(options(r#"{"rate-limit.write.bps": "1MB", "access": "fuse"}"#).await, @"option access cannot be changed by set: hosts use the volume as it was created; create another volume that has it; set changes snapshots, snapshots.frequency, snapshots.keep, snapshot.retention, snapshot.freeze, rate-limit.write.iops, rate-limit.read.iops, rate-limit.write.bps, rate-limit.read.bps");
-    insta::assert_snapshot!(options(r#"{"from": "t/w"}"#).await, @r#"option from="t/w" is not supported: this version cannot clone volumes yet; create the volume without it and copy the data"#);
+    insta::assert_snapshot!(options(r#"{"size": "1MB"}"#).await, @"volume t/v cannot be changed so: its size is 10 MiB, and volumes only grow: 1 MiB is less");
+    insta::assert_snapshot!(options(r#"{"size": "2EiB"}"#).await, @r#"option size="2EiB": size "2EiB" is out of range: the smallest volume has 1 MiB, the largest 1 EiB"#);
+    insta::assert_snapshot!(options(r#"{"rate-limit.write.bps": "1MB", "access": "fuse"}"#).await, @"option access cannot be changed by set: hosts use the volume as it was created; create another volume that has it; set changes size, snapshots, snapshots.frequency, snapshots.keep, snapshot.retention, snapshot.freeze, rate-limit.write.iops, rate-limit.read.iops, rate-limit.write.bps, rate-limit.read.bps");
+    insta::assert_snapshot!(options(r#"{"from": "t/w"}"#).await, @"option from cannot be changed by set: the data of another volume was copied when it was created; clone that one again; set changes size, snapshots, snapshots.frequency, snapshots.keep, snapshot.retention, snapshot.freeze, rate-limit.write.iops, rate-limit.read.iops, rate-limit.write.bps, rate-limit.read.bps");
     insta::assert_snapshot!(options(r#"{"rate-limit.write.bps": "fast"}"#).await, @r#"option rate-limit.write.bps="fast": it is bytes per second, such as 100000000 or 100MB; 0 for no limit"#);
     insta::assert_snapshot!(options(r#"{"snapshots": "true"}"#).await, @r#"volume t/v cannot be changed so: snapshots is true, so snapshot.frequency is needed, such as "30m""#);
     insta::assert_snapshot!(options(r#"{"snapshots.keep": "3"}"#).await, @"volume t/v cannot be changed so: snapshots.keep says nothing while snapshots are off: set snapshots=true with it");
@@ -117,7 +120,7 @@ async fn bodies() {
     insta::assert_snapshot!(session(r#"{"instance_id": "x", "boot_id": "b", "version": "1"}"#).await, @"the body is not valid: UUID parsing failed: invalid character: found `x` at 0 at line 1 column 19");
     let global = async |body: &str| refusal(client, "PUT", "/v1/global", body).await;
     insta::assert_snapshot!(global(r#"{"session-ttl": "1s"}"#).await, @r#"the body is not valid: session-ttl "1s" is out of range: at least 2s, at most 1h at line 1 column 21"#);
-    insta::assert_snapshot!(global(r#"{"session_ttl": "10s"}"#).await, @"the body is not valid: unknown field `session_ttl`, expected `session-ttl` at line 1 column 14");
+    insta::assert_snapshot!(global(r#"{"session_ttl": "10s"}"#).await, @"the body is not valid: unknown field `session_ttl`, expected `session-ttl` or `trash-retention` at line 1 column 14");
 
     let huge = format!(
         r#"{{"tenant": "t", "name": "v", "options": {{"size": "{}"}}}}"#,

@@ -12,4 +12,6 @@ mod process;
 mod races;
 mod routes;
 mod set;
+mod snapshots;
 mod stage;
+mod trash;

@@ -17,7 +17,8 @@ fn steady(mut value: Value) -> Value {
             Value::Object(members) => {
                 for (name, value) in members {
                     match name.as_str() {
-                        "uid" | "created_at" | "uploaded_at" | "since" => *value = json!("…"),
+                        "uid" | "created_at" | "uploaded_at" | "since" | "id" | "removed_at"
+                        | "purge_after" | "last" | "next" => *value = json!("…"),
                         _ => visit(value),
                     }
                 }
@@ -43,6 +44,8 @@ async fn every_route_of_the_table_is_served() {
             .replace("{tenant}", "x")
             .replace("{volume}", "y")
             .replace("{host}", "h")
+            .replace("{snapshot}", "s")
+            .replace("{id}", "0")
             .replace("{revision}", "1");
         let answer = served.client.send(route.method, &path, &[], "").await;
         let known = answer.status != 405 && !answer.text().contains("there is no path");
@@ -182,7 +185,7 @@ async fn volumes_are_changed() {
     assert_eq!(changed["mount"]["host"], "h1", "it is held meanwhile");
     assert_eq!(client.get("/v1/volumes/t/v").await.json(), changed);
     let held = client.get("/v1/hosts/h1/limits").await.expect(200).json();
-    insta::assert_snapshot!(steady(held), @r#"{"items":[{"rate-limit":{"read-iops":100,"write-bps":2097152},"uid":"…","volume":"t/v"}]}"#);
+    insta::assert_snapshot!(steady(held), @r#"{"items":[{"rate-limit":{"read-iops":100,"write-bps":2097152},"size":10485760,"uid":"…","volume":"t/v"}]}"#);
     assert_eq!(client.get("/v1/hosts/h2/limits").await.expect(200).json(), json!({"items": []}));
 
     // The same again writes nothing.
@@ -373,7 +376,8 @@ async fn settings_and_status() {
     let stage = Stage::new().await;
     let served = stage.serve().await;
     let client = &served.client;
-    assert_eq!(client.get("/v1/global").await.expect(200).json(), json!({"session-ttl": "10s"}));
+    let defaults = json!({"session-ttl": "10s", "trash-retention": "1d"});
+    assert_eq!(client.get("/v1/global").await.expect(200).json(), defaults);
     let body = r#"{"session-ttl": "30s"}"#;
     assert_eq!(client.put("/v1/global", body).await.expect(200).json()["session-ttl"], "30s");
     assert_eq!(client.get("/v1/global").await.expect(200).json()["session-ttl"], "30s");
@@ -455,4 +459,82 @@ async fn lists_come_in_pages_and_are_not_sent_twice() {
     client.delete("/v1/volumes/t/b").await.expect(200);
     let changed = client.send("GET", "/v1/volumes?view=brief", &[&known], "").await.expect(200);
     assert_ne!(changed.header("etag").unwrap(), etag);
+}
+
+#[tokio::test]
+async fn snapshots_and_clones() {
+    let stage = Stage::new().await;
+    let served = stage.serve().await;
+    let client = &served.client;
+    client.post("/v1/volumes", CREATE).await.expect(201);
+    let all = "/v1/volumes/t/v/snapshots";
+    let taken = client.post(all, r#"{"name": "before"}"#).await.expect(201);
+    insta::assert_snapshot!(steady(taken.json()), @r#"{"created_at":"…","kind":"manual","name":"before","size":10485760,"volume":"t/v"}"#);
+    assert_eq!(client.post(all, r#"{"name": "before"}"#).await.expect(200).json(), taken.json());
+    let one = "/v1/volumes/t/v/snapshots/before";
+    assert_eq!(client.get(one).await.expect(200).json(), taken.json());
+    assert_eq!(client.get(all).await.expect(200).json(), json!({"items": [taken.json()]}));
+    let counted = client.get(&format!("{all}?usage=true")).await.expect(200).json();
+    assert_eq!(counted["items"][0]["name"], "before");
+    client.get(&format!("{all}?usage=yes")).await.expect(400);
+    let rolled = client.post(&format!("{one}/rollback"), "").await.expect(200).json();
+    assert_eq!(rolled["state"], "ready");
+    let clone = r#"{"tenant": "t", "name": "c", "options": {"from": "t/v@before"}}"#;
+    let made = client.post("/v1/volumes", clone).await.expect(201).json();
+    assert_eq!(made["options"]["from"], "t/v@before");
+    client.delete(one).await.expect(204);
+    client.delete(one).await.expect(404);
+    client.get(one).await.expect(404);
+    client.post(&format!("{one}/rollback"), "").await.expect(404);
+    client.get("/v1/volumes/t/x/snapshots").await.expect(404);
+    assert_eq!(client.get("/v1/schedules/due").await.expect(200).json(), json!({"items": []}));
+}
+
+#[tokio::test]
+async fn schedules() {
+    let stage = Stage::new().await;
+    let served = stage.serve().await;
+    let client = &served.client;
+    let options = r#"{"snapshots": "1", "snapshots.frequency": "1m", "snapshots.keep": "3"}"#;
+    let create = format!(r#"{{"tenant": "t", "name": "v", "options": {options}}}"#);
+    client.post("/v1/volumes", &create).await.expect(201);
+    stage.pass(std::time::Duration::from_secs(120));
+    let due = client.get("/v1/schedules/due").await.expect(200).json();
+    let name = due["items"][0]["name"].as_str().unwrap().to_owned();
+    assert_eq!(due["items"][0]["volume"], "t/v");
+    let status = client.get("/v1/status").await.expect(200).json();
+    assert_eq!(status["schedules"]["due"], 1);
+    let take = json!({"name": name}).to_string();
+    let taken = client.post("/v1/volumes/t/v/snapshots", &take).await.expect(201).json();
+    assert_eq!((&taken["kind"], &taken["name"]), (&json!("scheduled"), &json!(name)));
+    client.post("/v1/volumes/t/v/snapshots", &take).await.expect(200);
+    let listed = client.get("/v1/schedules").await.expect(200).json();
+    assert_eq!(listed["items"][0]["taken"], 1);
+    insta::assert_snapshot!(steady(listed), @r#"{"items":[{"failed":0,"freeze":false,"frequency":"1m","keep":3,"last":"…","missed":0,"next":"…","taken":1,"volume":"t/v"}]}"#);
+    let shown = client.get("/v1/volumes/t/v").await.expect(200).json();
+    assert_eq!(shown["schedule"]["taken"], 1);
+    client.get("/v1/schedules?tenant=nobody").await.expect(200);
+    client.get("/v1/schedules?limit=0").await.expect(400);
+}
+
+#[tokio::test]
+async fn the_trash() {
+    let stage = Stage::new().await;
+    let served = stage.serve().await;
+    let client = &served.client;
+    client.post("/v1/volumes", CREATE).await.expect(201);
+    let removed = client.delete("/v1/volumes/t/v?disposal=trash").await.expect(200).json();
+    assert!(removed["left_behind"].as_str().unwrap().contains("in the trash"), "{removed}");
+    let listed = client.get("/v1/trash").await.expect(200).json();
+    insta::assert_snapshot!(steady(listed.clone()), @r#"{"items":[{"id":"…","image":"t.v","image_id":"fake0001","pool":"rbd","purge_after":"…","removed_at":"…","restorable":true,"size":10485760,"volume":"t/v"}]}"#);
+    let one = format!("/v1/trash/{}", listed["items"][0]["id"].as_str().unwrap());
+    assert_eq!(client.get(&one).await.expect(200).json(), listed["items"][0]);
+    let back = client.post(&format!("{one}/restore"), r#"{"volume": "t/w"}"#).await.expect(200);
+    assert_eq!((&back.json()["name"], &back.json()["state"]), (&json!("w"), &json!("ready")));
+    client.post(&format!("{one}/restore"), "{}").await.expect(404);
+    client.delete(&one).await.expect(404);
+    client.delete("/v1/volumes/t/w?disposal=trash").await.expect(200);
+    let again = client.get("/v1/trash").await.expect(200).json();
+    let one = format!("/v1/trash/{}", again["items"][0]["id"].as_str().unwrap());
+    client.delete(&one).await.expect(204);
 }

@@ -116,11 +116,11 @@ async fn an_outage_of_the_images_is_made_up_for() {
     let app = stage.app();
     stage.images.go_down();
     let Setting::Changed(shown) = set(&app, "2").await.unwrap() else { panic!() };
-    insta::assert_snapshot!(shown.last_error.unwrap(), @"the fake cluster cannot be reached while trying to limit image rbd/t.v: the fake was told so");
+    insta::assert_snapshot!(shown.last_error.unwrap(), @"the fake cluster cannot be reached while trying to resize image rbd/t.v: the fake was told so");
     assert_eq!(written(&stage).await, [Some(2), Some(1)]);
     background::once(&app, LoopName::Volumes, &mut Seen::default()).await.unwrap();
     let pending = status_get(&app).await.loops.remove(0).pending;
-    insta::assert_snapshot!(pending.join("\n"), @"t/v waits for its image to have the limits of 1970-01-01T02:00:35Z: the fake cluster cannot be reached while trying to limit image rbd/t.v: the fake was told so");
+    insta::assert_snapshot!(pending.join("\n"), @"t/v waits for its image to have the size and the limits of 1970-01-01T02:00:35Z: the fake cluster cannot be reached while trying to resize image rbd/t.v: the fake was told so");
     stage.images.come_up();
     // Whoever asks again has it at once, and it stays noted until nobody can be at it.
     let Setting::Unchanged(shown) = set(&app, "2").await.unwrap() else { panic!() };

@@ -22,7 +22,7 @@ use volstorage::fake::image::FakeImages;
 use volstorage::image::ImageDriver;
 use volstore::keys::Keys;
 use volstore::memory::MemoryStore;
-use volstore::records::Records;
+use volstore::records::{Records, TrashKind};
 use volstore::store::{Store, list_all};
 
 use crate::client::Client;
@@ -122,7 +122,19 @@ impl Stage {
 
     /// What is neither done nor undone.
     async fn pending(&self) -> Vec<String> {
-        let mut pending: Vec<String> = self.keys("trash/").await;
+        let mut pending: Vec<String> = Vec::new();
+        for key in self.keys("trash/").await {
+            let found = self.records().trash(key.strip_prefix("trash/").unwrap()).await.unwrap();
+            let kept = match found.unwrap().value.kind {
+                TrashKind::Image { purge_after, purging, .. } => {
+                    !purging && purge_after.is_none_or(|after| after > self.now())
+                }
+                TrashKind::Late { .. } => false,
+            };
+            if !kept {
+                pending.push(key);
+            }
+        }
         for image in self.images.images(&"rbd".parse().unwrap()) {
             if image.name.starts_with(".new.") {
                 pending.push(image.name);
@@ -150,7 +162,7 @@ impl Stage {
     /// Everything that there is of volumes, but for the tenant: empty after the last one is gone.
     pub async fn left(&self) -> Vec<String> {
         let mut left = Vec::new();
-        for part in ["volumes/", "mounts/", "epochs/", "trash/"] {
+        for part in ["volumes/", "mounts/", "epochs/", "snapshots/", "trash/"] {
             left.extend(self.keys(part).await);
         }
         let pool = "rbd".parse().unwrap();

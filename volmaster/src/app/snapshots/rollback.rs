@@ -9,7 +9,7 @@ use volcore::name::{SnapshotName, VolumeId};
 use volcore::volume::{ImageFit, RollbackDecision, Volume, VolumeState, volume_rollback};
 use volstorage::image::{ImageError, SnapshotUsage};
 use volstore::records::Versioned;
-use volstore::store::{Commit, Expect};
+use volstore::store::{Commit, Expect, Revision};
 
 use super::{ROUNDS, SnapshotError, failed, of};
 use crate::app::App;
@@ -89,7 +89,7 @@ async fn finish(
     let ready = volumes::moved(volume, VolumeState::Ready { image_id: image_id.clone(), fit });
     match rolled {
         Ok(()) => {
-            let ready = settle(app, ready, rolling.at).await?;
+            let ready = settle(app, ready, snapshot, rolling.at).await?;
             let id = ready.value.id.clone();
             volumes::fit(app, ready).await.map_err(|error| match error {
                 volumes::VolumeError::Store(error) => SnapshotError::Store(error),
@@ -119,7 +119,8 @@ async fn finish(
 async fn settle(
     app: &App,
     ready: Volume,
-    mut at: volstore::store::Revision,
+    to: &SnapshotName,
+    mut at: Revision,
 ) -> Result<Versioned<Volume>, SnapshotError> {
     for _ in 0..ROUNDS {
         let changes = app.records.changes().put_volume(&ready, Expect::At(at));
@@ -131,8 +132,13 @@ async fn settle(
             None => return Err(SnapshotError::NoVolume { volume: ready.id }),
             // Somebody has gone on with the same rollback, or has noted an error on it.
             Some(found) => match &found.value.state {
-                VolumeState::RollingBack { .. } => at = found.at,
-                _ => return Ok(found),
+                VolumeState::RollingBack { snapshot, .. } if snapshot == to => at = found.at,
+                // And somebody may be at it, to another snapshot.
+                VolumeState::RollingBack { .. } => break,
+                VolumeState::Creating { .. }
+                | VolumeState::Ready { .. }
+                | VolumeState::Restoring { .. }
+                | VolumeState::Removing { .. } => return Ok(found),
             },
         }
     }

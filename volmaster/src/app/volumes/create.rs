@@ -130,9 +130,9 @@ pub(crate) fn abandoned(volume: &Volume, now: Timestamp, after: Duration) -> boo
         VolumeState::Creating { since } => {
             volume.last_error.is_some() || now.duration_since(since) > signed(after)
         }
-        VolumeState::Restoring { since, .. } => now.duration_since(since) > signed(after),
         VolumeState::Ready { .. }
         | VolumeState::RollingBack { .. }
+        | VolumeState::Restoring { .. }
         | VolumeState::Removing { .. } => false,
     }
 }

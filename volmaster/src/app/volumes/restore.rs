@@ -6,7 +6,7 @@
 use volcore::volume::{ImageFit, Volume, VolumeState};
 use volstorage::image::{ImageError, TrashedImage};
 use volstore::records::{Kept, Trash, TrashKind, Versioned};
-use volstore::store::{Commit, Expect};
+use volstore::store::{Commit, Expect, Revision};
 
 use super::{VolumeError, moved, note_error};
 use crate::app::App;
@@ -50,11 +50,7 @@ pub(crate) async fn finish_restore(
 }
 
 /// Commits that the image is there.
-async fn settle(
-    app: &App,
-    ready: Volume,
-    mut at: volstore::store::Revision,
-) -> Result<Volume, VolumeError> {
+async fn settle(app: &App, ready: Volume, mut at: Revision) -> Result<Volume, VolumeError> {
     for _ in 0..ROUNDS {
         let changes = app.records.changes().put_volume(&ready, Expect::At(at));
         if let Commit::Done(_) = app.records.commit(changes).await? {
