@@ -58,6 +58,7 @@ pub fn timed<T>(act: impl FnOnce() -> T) -> (Duration, T) {
 /// The administrator of a cluster, as volmaster is by default.
 pub fn admin(conf: &Path) -> ConnectOptions {
     ConnectOptions {
+        key: None,
         conf: conf.to_owned(),
         user: "admin".to_owned(),
         timeouts: Timeouts::default(),

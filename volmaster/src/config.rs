@@ -46,6 +46,10 @@ pub struct Args {
     /// The Ceph user, without `client.`, for --images rbd [default: admin].
     #[arg(long, value_name = "NAME", env = "VOLMASTER_CEPH_USER")]
     ceph_user: Option<String>,
+    /// The Ceph user through which snapshots are taken, who should not be allowed to blocklist [default:
+    /// volplugin-snapshots, which is made if --ceph-user may].
+    #[arg(long, value_name = "NAME", env = "VOLMASTER_CEPH_SNAPSHOT_USER")]
+    ceph_snapshot_user: Option<String>,
     /// The pool of volumes whose tenant's policy names none [default: rbd].
     #[arg(long, value_name = "POOL", env = "VOLMASTER_DEFAULT_POOL")]
     default_pool: Option<String>,
@@ -107,6 +111,7 @@ struct File {
     image_root: Option<PathBuf>,
     ceph_conf: Option<PathBuf>,
     ceph_user: Option<String>,
+    ceph_snapshot_user: Option<String>,
     default_pool: Option<String>,
     prefix: Option<String>,
     insecure: bool,
@@ -151,6 +156,8 @@ pub enum ImagesConfig {
         conf: PathBuf,
         /// The user, without `client.`.
         user: String,
+        /// The user through which snapshots are taken; one is made where this is absent.
+        snapshot_user: Option<String>,
         /// Where images are formatted before they are written.
         scratch: PathBuf,
     },
@@ -235,6 +242,7 @@ impl Config {
                 conf: (args.ceph_conf.or(file.ceph_conf))
                     .unwrap_or_else(|| PathBuf::from("/etc/ceph/ceph.conf")),
                 user: args.ceph_user.or(file.ceph_user).unwrap_or_else(|| "admin".to_owned()),
+                snapshot_user: args.ceph_snapshot_user.or(file.ceph_snapshot_user),
                 scratch: data_dir.join("scratch"),
             },
             ImagesKind::File => {
@@ -300,7 +308,9 @@ mod tests {
         let config = load(&["--config", path, "--etcd", "http://b:2,http://c:3"]).unwrap();
         let endpoints = ["http://b:2", "http://c:3"].map(|url| url.parse().unwrap());
         assert_eq!(config.store, StoreConfig::Etcd(endpoints.into()));
-        let ImagesConfig::Rbd { conf, user, scratch } = config.images else { panic!() };
+        let ImagesConfig::Rbd { conf, user, snapshot_user: None, scratch } = config.images else {
+            panic!()
+        };
         assert_eq!((conf, user), ("/etc/ceph/ceph.conf".into(), "v".to_owned()));
         assert_eq!(scratch, Path::new("/var/lib/volmaster/scratch"));
         assert_eq!(config.default_pool.as_str(), "p");

@@ -52,10 +52,16 @@ pub async fn open(config: &Config) -> Result<Ground, GroundError> {
     };
     let images: Arc<dyn ImageDriver> = match &config.images {
         ImagesConfig::File(root) => Arc::new(FileImages::new(root, config.default_pool.clone())?),
-        ImagesConfig::Rbd { conf, user, scratch } => {
-            let options =
-                ConnectOptions { conf: conf.clone(), user: user.clone(), timeouts: TIMEOUTS };
-            Arc::new(RbdImages::new(Connection::new(options), scratch)?)
+        ImagesConfig::Rbd { conf, user, snapshot_user, scratch } => {
+            let connect = |user: &str| {
+                let (conf, user) = (conf.clone(), user.to_owned());
+                Connection::new(ConnectOptions { conf, user, key: None, timeouts: TIMEOUTS })
+            };
+            let images = RbdImages::new(connect(user), scratch)?;
+            Arc::new(match snapshot_user {
+                Some(user) => images.taking_snapshots_through(connect(user)),
+                None => images,
+            })
         }
     };
     Ok(Ground {

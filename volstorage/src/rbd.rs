@@ -11,6 +11,7 @@ mod build;
 mod names;
 mod removal;
 mod snapshots;
+mod taking;
 
 use std::path::Path;
 use std::time::Duration;
@@ -29,6 +30,7 @@ use self::build::{Begun, Build};
 use self::connection::{CALL, Connection, Session};
 use self::removal::{Removal, Target};
 use self::snapshots::Snapshots;
+use self::taking::Taking;
 use crate::blocking::{Blocked, Gate};
 use crate::ceph::{Features, Image};
 use crate::faults::Faults;
@@ -68,8 +70,7 @@ const CHECKS: usize = 16;
 #[derive(Clone, Debug)]
 pub struct RbdImages {
     connection: Connection,
-    /// Where snapshots are taken through.
-    taking: Connection,
+    taking: Taking,
     purges: Gate,
     holders: Gate,
     rewrites: Gate,
@@ -92,7 +93,7 @@ impl RbdImages {
             source: Box::new(error),
         })?;
         Ok(RbdImages {
-            taking: connection.clone(),
+            taking: Taking::new(connection.clone()),
             connection,
             purges: Gate::new(PURGES),
             holders: Gate::new(HOLDERS),
@@ -104,11 +105,12 @@ impl RbdImages {
         })
     }
 
-    /// Takes snapshots through another connection. Its user should have no right to blocklist: a holder that does not
-    /// answer for 30 s is fenced by one that may, and only the snapshot fails with one that may not.
+    /// Takes snapshots through another connection, whose user should have no right to blocklist: a holder that does not
+    /// answer for 30 s is fenced by one that may, and only the snapshot fails with one that may not. Without this, such a
+    /// user is made when the first snapshot is taken, where this connection's user may make one.
     #[must_use]
     pub fn taking_snapshots_through(self, connection: Connection) -> RbdImages {
-        RbdImages { taking: connection, ..self }
+        RbdImages { taking: self.taking.clone().through(connection), ..self }
     }
 
     /// With a fault plan, for tests.
@@ -362,7 +364,7 @@ impl ImageDriver for RbdImages {
 
     async fn snapshot_create(&self, snapshot: &ImageSnapshot) -> Result<Snapped, ImageError> {
         let (action, at) = (format!("take snapshot {snapshot}"), snapshot.clone());
-        let way = self.through_holder(&self.taking);
+        let way = self.through_holder(self.taking.connection().await?);
         self.change(way, action, move |snapshots| snapshots.create(&at)).await
     }
 
@@ -380,7 +382,7 @@ impl ImageDriver for RbdImages {
 
     async fn snapshot_remove(&self, snapshot: &ImageSnapshot) -> Result<Removed, ImageError> {
         let (action, at) = (format!("remove snapshot {snapshot}"), snapshot.clone());
-        let way = self.through_holder(&self.taking);
+        let way = self.through_holder(self.taking.connection().await?);
         self.change(way, action, move |snapshots| snapshots.remove(&at)).await
     }
 

@@ -96,8 +96,12 @@ fn frozen_monitor_is_a_timeout() {
     timed_out(1, || cluster.mon_command(&json!({"prefix": "osd dump"})));
     timed_out(1, || cluster.wait_for_latest_osd_map());
     timed_out(1, || cluster.pool("unheard-of"));
-    let options =
-        ConnectOptions { conf: CEPH.conf.clone(), user: "admin".to_owned(), timeouts: ONE_SECOND };
+    let options = ConnectOptions {
+        key: None,
+        conf: CEPH.conf.clone(),
+        user: "admin".to_owned(),
+        timeouts: ONE_SECOND,
+    };
     timed_out(1, || Cluster::connect(&options));
     // What needs no monitor goes on.
     assert_eq!(cluster.pool("rbd").unwrap().id(), pool.id());

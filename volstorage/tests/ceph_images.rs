@@ -95,7 +95,8 @@ fn mon_command_answers_or_says_why_not() {
 fn connecting_fails_with_the_reason() {
     let timeouts = Timeouts { connect: Duration::from_secs(1), ..Timeouts::default() };
     let connect = |conf: PathBuf, user: &str| {
-        Cluster::connect(&ConnectOptions { conf, user: user.to_owned(), timeouts }).unwrap_err()
+        Cluster::connect(&ConnectOptions { key: None, conf, user: user.to_owned(), timeouts })
+            .unwrap_err()
     };
 
     let error = connect("/nonexistent/ceph.conf".into(), "admin");

@@ -34,7 +34,8 @@ const SHORT: Timeouts = Timeouts {
 const SLACK: Duration = Duration::from_secs(10);
 
 fn images(conf: &Path, timeouts: Timeouts, scratch: &Path) -> RbdImages {
-    let options = ConnectOptions { conf: conf.to_owned(), user: "admin".to_owned(), timeouts };
+    let options =
+        ConnectOptions { key: None, conf: conf.to_owned(), user: "admin".to_owned(), timeouts };
     RbdImages::new(Connection::new(options), scratch).unwrap()
 }
 
@@ -152,7 +153,8 @@ async fn denied(images: &RbdImages, new: &NewImage, scratch: &Path) {
         let path = folder.join(format!("{name}.conf"));
         let section = format!("[client.{name}]\nkeyring = {}\n", keyring.display());
         std::fs::write(&path, format!("{conf}\n{section}")).unwrap();
-        let options = ConnectOptions { conf: path, user: name.to_owned(), timeouts: SHORT };
+        let options =
+            ConnectOptions { key: None, conf: path, user: name.to_owned(), timeouts: SHORT };
         RbdImages::new(Connection::new(options), scratch).unwrap()
     };
     let reader = user("reader", key[0]["key"].as_str().unwrap());

@@ -39,6 +39,16 @@ impl Default for Timeouts {
     }
 }
 
+/// A secret key, which is shown nowhere.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Key(pub String);
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(…)")
+    }
+}
+
 /// Where the cluster is and who we are there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectOptions {
@@ -46,6 +56,8 @@ pub struct ConnectOptions {
     pub conf: PathBuf,
     /// The user without the `client.` in front, such as `admin`.
     pub user: String,
+    /// His key; from the keyrings that the configuration names where it is absent.
+    pub key: Option<Key>,
     /// How long to wait.
     pub timeouts: Timeouts,
 }
@@ -79,6 +91,9 @@ impl Cluster {
         connection.read_conf(&options.conf)?;
         for (option, value) in settings(&options.timeouts) {
             connection.set(option, &value)?;
+        }
+        if let Some(Key(key)) = &options.key {
+            connection.set(c"key", key)?;
         }
         // SAFETY: the handle is from rados_create, configured and not connected yet.
         let ret = unsafe { (api.rados.rados_connect)(connection.handle) };

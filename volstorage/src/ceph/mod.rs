@@ -54,7 +54,7 @@ mod text;
 mod trash;
 
 pub use class::Step;
-pub use cluster::{Cluster, ConnectOptions, MonReply, Timeouts};
+pub use cluster::{Cluster, ConnectOptions, Key, MonReply, Timeouts};
 pub use error::{Cause, CephError, Operation, Subject};
 pub use image::{Features, Image, ImageInfo, Shrink, Usage};
 pub use locks::Watcher;

@@ -19,7 +19,7 @@ pub use self::session::Session;
 use self::session::{Health, store};
 
 use crate::blocking::{self, Blocked, Gate};
-use crate::ceph::{CephError, ConnectOptions, Timeouts};
+use crate::ceph::{CephError, ConnectOptions, Key, Timeouts};
 use crate::image::ImageError;
 
 /// How long a call waits for a cluster that is known to be out of order.
@@ -86,6 +86,12 @@ impl Connection {
     pub fn new(options: ConnectOptions) -> Connection {
         let gate = Gate::new(Gate::CEPH_CALLS);
         Connection { shared: Arc::new(Shared { options, gate, state: Mutex::default() }) }
+    }
+
+    /// A connection of another user to the same cluster.
+    pub(super) fn of_user(&self, user: &str, key: Key) -> Connection {
+        let (user, key) = (user.to_owned(), Some(key));
+        Connection::new(ConnectOptions { user, key, ..self.shared.options.clone() })
     }
 
     /// How the cluster is called in errors.

@@ -69,7 +69,8 @@ impl Ceph {
 }
 
 fn connect(conf: &Path, timeouts: Timeouts) -> Cluster {
-    let options = ConnectOptions { conf: conf.to_owned(), user: "admin".to_owned(), timeouts };
+    let options =
+        ConnectOptions { key: None, conf: conf.to_owned(), user: "admin".to_owned(), timeouts };
     Cluster::connect(&options).expect("a connection")
 }
 

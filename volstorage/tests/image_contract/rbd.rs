@@ -33,8 +33,12 @@ impl Rbd {
 
 pub async fn harness() -> Rbd {
     let scratch = tempfile::tempdir().unwrap();
-    let options =
-        ConnectOptions { conf: CEPH.conf.clone(), user: "admin".to_owned(), timeouts: TIMEOUTS };
+    let options = ConnectOptions {
+        key: None,
+        conf: CEPH.conf.clone(),
+        user: "admin".to_owned(),
+        timeouts: TIMEOUTS,
+    };
     let images = RbdImages::new(Connection::new(options), scratch.path()).unwrap();
     Rbd { images, _scratch: scratch }
 }

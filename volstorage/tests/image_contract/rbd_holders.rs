@@ -61,6 +61,7 @@ async fn a_frozen_holder_delays_only_its_own_snapshot() {
     let h = harness().await;
     // A user that may not blocklist, as hosts have it.
     let options = ConnectOptions {
+        key: None,
         conf: CEPH.conf.clone(),
         user: "volplugin".to_owned(),
         timeouts: TIMEOUTS,
