@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde_json::json;
 use systemtests::stories::crashes::{self, Victim};
-use systemtests::stories::{WRITER, cli, containers, filesystems, life, limits, many, writes_on};
+use systemtests::stories::{
+    WRITER, cli, containers, filesystems, life, limits, many, snapshots, writes_on,
+};
 use testkit::ceph::Ceph;
 use testkit::suite::Size;
 use testkit::{Cmd, Host, Story, Suite, poll};
@@ -70,6 +72,16 @@ fn fifty_volumes_come_and_go_at_once() {
 #[test]
 fn volcli_ends_as_it_says() {
     cli::volcli_ends_as_it_says(&CALM);
+}
+
+#[test]
+fn data_comes_back() {
+    snapshots::data_comes_back(&CALM);
+}
+
+#[test]
+fn a_volume_grows() {
+    snapshots::a_volume_grows(&CALM);
 }
 
 #[test]
