@@ -280,6 +280,8 @@ impl Client {
                         self.inner.prefer(index);
                         return (attempts.sent(), Err(error));
                     }
+                    // A proxy may have passed it on.
+                    Reply::Garbled(error) if call.once => return (true, Err(error)),
                     Reply::Garbled(error) => garbled = Some(error),
                     Reply::Trouble(trouble) => {
                         tracing::debug!(

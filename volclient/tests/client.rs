@@ -26,7 +26,7 @@ use volapi::volumes::{CreateVolume, RemoveQuery, SetVolume, State as VolumeState
 use volapi::{Global, Problem, routes};
 use volclient::{BriefItems, Client, ClientError, Creation, MasterUrl, Options, Outcome};
 use volcore::Kind;
-use volcore::name::{HostName, TenantName, VolumeId};
+use volcore::name::{HostName, SnapshotName, TenantName, VolumeId};
 
 async fn serve(router: Router) -> MasterUrl {
     serve_on(TcpListener::bind("127.0.0.1:0").await.unwrap(), router)
@@ -117,22 +117,6 @@ fn volume() -> Value {
     })
 }
 
-fn snapshot() -> Value {
-    json!({
-        "volume": "t/v", "name": "before", "kind": "manual",
-        "created_at": "2026-01-02T03:04:05Z", "size": 10_485_760
-    })
-}
-
-fn trashed() -> Value {
-    json!({
-        "id": TRASHED, "volume": "t/v", "removed_at": "2026-01-02T03:04:05Z", "pool": "rbd",
-        "image": "t.v", "image_id": "1", "restorable": true
-    })
-}
-
-const TRASHED: &str = "6f9619ff8b864011b42d00c04fc964ff";
-
 fn uuid() -> &'static str {
     "6f9619ff-8b86-4011-b42d-00c04fc964ff"
 }
@@ -144,6 +128,20 @@ fn json_body(status: u16, body: Value) -> Response {
 
 fn volumes_there() -> Router {
     Router::new().route(routes::VOLUME, get(async || json_body(200, volume())))
+}
+
+fn snapshot() -> Value {
+    json!({
+        "volume": "t/v", "name": "s", "kind": "manual", "created_at": "2026-01-02T03:04:05Z",
+        "size": 7
+    })
+}
+
+fn trashed() -> Value {
+    json!({
+        "id": "6f", "volume": "t/v", "removed_at": "2026-01-02T03:04:05Z", "pool": "rbd",
+        "image": "t.v", "image_id": "10ab", "restorable": true
+    })
 }
 
 /// What a master says to each operation.
@@ -166,29 +164,24 @@ fn reply(operation: &str) -> Response {
         "tenant_get" | "tenant_revision_get" => json_body(200, tenant),
         "tenant_upload" => json_body(201, tenant),
         "volume_list" => json_body(200, json!({"items": [volume()]})),
-        "volume_get" | "volume_set" => json_body(200, volume()),
-        "volume_create" => json_body(201, volume()),
-        "volume_remove" => json_body(200, json!({"volume": "t/v", "left_behind": "rbd/t.v"})),
+        "volume_get" | "volume_set" | "snapshot_rollback" | "trash_restore" => {
+            json_body(200, volume())
+        }
         "snapshot_list" => json_body(200, json!({"items": [snapshot()]})),
         "snapshot_get" => json_body(200, snapshot()),
         "snapshot_create" => json_body(201, snapshot()),
-        "snapshot_rollback" | "trash_restore" => json_body(200, volume()),
         "schedule_list" => json_body(
             200,
             json!({"items": [{
-                "volume": "t/v", "frequency": "30m", "keep": 3, "freeze": false,
-                "taken": 1, "missed": 0, "failed": 0
+                "volume": "t/v", "frequency": "30m", "keep": 20, "freeze": false,
+                "taken": 7, "missed": 0, "failed": 0
             }]}),
         ),
-        "schedule_due" => json_body(
-            200,
-            json!({"items": [{
-                "volume": "t/v", "uid": uuid(), "name": "auto-2026-01-02T030405Z",
-                "slot": "2026-01-02T03:04:05Z", "missed": 0
-            }], "next_ms": 7}),
-        ),
+        "schedule_due" => json_body(200, json!({"items": [], "next_ms": 7})),
         "trash_list" => json_body(200, json!({"items": [trashed()]})),
         "trash_get" => json_body(200, trashed()),
+        "volume_create" => json_body(201, volume()),
+        "volume_remove" => json_body(200, json!({"volume": "t/v", "left_behind": "rbd/t.v"})),
         "mount_list" => json_body(200, json!({"items": [mount]})),
         "mount_get" | "mount_claim" => json_body(200, mount),
         "host_list" => json_body(200, json!({"items": [host]})),
@@ -256,21 +249,7 @@ async fn every_operation_has_its_method() {
     let removed = client.volume_remove(&id(), RemoveQuery::default()).await.unwrap();
     assert_eq!(removed.left_behind.as_deref(), Some("rbd/t.v"));
 
-    let before = "before".parse().unwrap();
-    let listed = client.snapshot_list(&id(), SnapshotQuery { usage: true }).await.unwrap();
-    assert_eq!(listed[0].name, before);
-    let body = CreateSnapshot { name: before.clone() };
-    assert_eq!(client.snapshot_create(&id(), &body).await.unwrap().0, Creation::Created);
-    assert_eq!(client.snapshot_get(&id(), &before).await.unwrap().full_name(), "t/v@before");
-    assert_eq!(client.snapshot_rollback(&id(), &before).await.unwrap().id(), id());
-    client.snapshot_remove(&id(), &before).await.unwrap();
-    assert_eq!(client.schedule_list(None).await.unwrap()[0].keep, Some(3));
-    assert_eq!(client.schedule_due().await.unwrap().next_ms, Some(7));
-    assert_eq!(client.trash_list().await.unwrap()[0].id, TRASHED);
-    assert_eq!(client.trash_get(TRASHED).await.unwrap().volume, id());
-    let back = client.trash_restore(TRASHED, &RestoreTrash::default()).await.unwrap();
-    assert_eq!(back.id(), id());
-    client.trash_purge(TRASHED).await.unwrap();
+    snapshots_and_trash(&client).await;
 
     let boot_id = "b".parse().unwrap();
     let claim = ClaimMount {
@@ -310,6 +289,24 @@ async fn every_operation_has_its_method() {
         all.remove(for_people_and_scrapers);
     }
     assert_eq!(*seen.lock().unwrap(), all);
+}
+
+async fn snapshots_and_trash(client: &Client) {
+    let (id, name): (VolumeId, SnapshotName) = (id(), "s".parse().unwrap());
+    let all = client.snapshot_list(&id, SnapshotQuery::default()).await.unwrap();
+    assert_eq!(all[0].full_name(), "t/v@s");
+    let body = CreateSnapshot { name: name.clone() };
+    assert_eq!(client.snapshot_create(&id, &body).await.unwrap().0, Creation::Created);
+    assert_eq!(client.snapshot_get(&id, &name).await.unwrap().size, 7);
+    client.snapshot_remove(&id, &name).await.unwrap();
+    assert_eq!(client.snapshot_rollback(&id, &name).await.unwrap().id(), id);
+    assert_eq!(client.schedule_list(None).await.unwrap()[0].taken, 7);
+    assert_eq!(client.schedule_due().await.unwrap().next_ms, Some(7));
+
+    assert_eq!(client.trash_list().await.unwrap()[0].id, "6f");
+    assert_eq!(client.trash_get("6f").await.unwrap().volume, id);
+    client.trash_purge("6f").await.unwrap();
+    assert_eq!(client.trash_restore("6f", &RestoreTrash::default()).await.unwrap().id(), id);
 }
 
 #[tokio::test]
@@ -399,19 +396,33 @@ async fn a_lost_answer_is_asked_for_again() {
     assert_eq!(seen.load(Ordering::SeqCst), 2, "once more, not for ever");
 }
 
-/// Somebody may have written between the two.
+/// Somebody may have written since the first arrived.
 #[tokio::test]
-async fn a_rollback_whose_answer_is_lost_is_not_asked_for_again() {
-    let (url, seen) = losing(1, "HTTP/1.1 204 No Content\r\n\r\n").await;
-    let patient = client(&[&url]).patient(Duration::from_secs(5));
-    let error = patient.snapshot_rollback(&id(), &"before".parse().unwrap()).await.unwrap_err();
-    assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
-    assert_eq!(seen.load(Ordering::SeqCst), 1);
-    // Where nobody listens it cannot have arrived, and the next one is asked.
-    let (up, seen) = losing(0, "HTTP/1.1 204 No Content\r\n\r\n").await;
-    let other = client(&[&nobody().await, &up]);
-    other.snapshot_rollback(&id(), &"before".parse().unwrap()).await.unwrap_err();
-    assert_eq!(seen.load(Ordering::SeqCst), 1);
+async fn a_rollback_that_may_have_arrived_is_not_sent_again() {
+    let name: SnapshotName = "s".parse().unwrap();
+    let there = || serve(Router::new().fallback(any(async || json_body(200, volume()))));
+    let client_of = |first: &MasterUrl, second: &MasterUrl| {
+        client(&[first, second]).patient(Duration::from_secs(5)).within(Duration::from_secs(5))
+    };
+
+    let (losing, seen) = losing(usize::MAX, "").await;
+    let error =
+        client_of(&losing, &there().await).snapshot_rollback(&id(), &name).await.unwrap_err();
+    assert_eq!((error.outcome(), seen.load(Ordering::SeqCst)), (Outcome::Unknown, 1));
+
+    let unavailable = serve(answering(Kind::Unavailable, "ceph is away")).await;
+    let error =
+        client_of(&unavailable, &there().await).snapshot_rollback(&id(), &name).await.unwrap_err();
+    assert_eq!((error.outcome(), error.to_string().as_str()), (Outcome::Unknown, "ceph is away"));
+
+    let proxy = serve(Router::new().fallback(any(async || StatusCode::BAD_GATEWAY))).await;
+    let error =
+        client_of(&proxy, &there().await).snapshot_rollback(&id(), &name).await.unwrap_err();
+    assert_eq!(error.outcome(), Outcome::Unknown);
+
+    // Where nobody took it, the next is asked.
+    let nobody = nobody().await;
+    client_of(&nobody, &there().await).snapshot_rollback(&id(), &name).await.unwrap();
 }
 
 #[tokio::test]
@@ -552,12 +563,22 @@ async fn bodies_and_queries_arrive() {
         options: [("size".to_owned(), "1GB".to_owned())].into(),
     };
     client.volume_create(&body).await.unwrap_err();
+    client.snapshot_list(&id(), SnapshotQuery { usage: true }).await.unwrap_err();
+    let body = CreateSnapshot { name: "s".parse().unwrap() };
+    client.snapshot_create(&id(), &body).await.unwrap_err();
+    let body = RestoreTrash { volume: Some("t/w".parse().unwrap()) };
+    client.trash_restore("6f", &body).await.unwrap_err();
+    client.schedule_list(Some(&"t".parse().unwrap())).await.unwrap_err();
     assert_eq!(
         *notes.lock().unwrap(),
         [
             "/v1/volumes/t/v?metadata-only=true - ",
             "/v1/mounts/t/v?host=h - ",
             r#"/v1/volumes application/json {"tenant":"t","name":"v","options":{"size":"1GB"}}"#,
+            "/v1/volumes/t/v/snapshots?usage=true - ",
+            r#"/v1/volumes/t/v/snapshots application/json {"name":"s"}"#,
+            r#"/v1/trash/6f/restore application/json {"volume":"t/w"}"#,
+            "/v1/schedules?tenant=t - ",
         ]
     );
 }
