@@ -5,9 +5,13 @@
 
 mod hosts;
 mod mounts;
+mod snapshots;
 mod system;
 mod tenants;
+mod trash;
 mod volumes;
+
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use volclient::MasterUrl;
@@ -18,9 +22,14 @@ use crate::output::Format;
 
 pub use hosts::HostCommand;
 pub use mounts::MountCommand;
+pub use snapshots::{OneSnapshot, ScheduleCommand, SnapshotCommand};
 pub use system::GlobalCommand;
 pub use tenants::TenantCommand;
+pub use trash::{TrashCommand, TrashId};
 pub use volumes::{OneVolume, SomeVolumes, VolumeCommand};
+
+/// How long an answer is waited for when nobody says otherwise.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Where volmaster listens when nobody says otherwise.
 pub const DEFAULT_MASTER: &str = "http://127.0.0.1:9005";
@@ -30,13 +39,14 @@ Examples:
   volcli tenant upload tenant1 < policy.json
   volcli volume create tenant1/db --opt size=20GB
   volcli volume list tenant1
+  volcli snapshot create tenant1/db before-upgrade
   volcli mount list -o table
   volcli help volume create
 
 Exit status: 0 done, 1 failed, 2 wrong usage, 3 partly done (of several names, some failed).
 Data goes to the standard output, all else to the standard error.";
 
-/// Manages the tenants, volumes, mounts and hosts of the volume suite.
+/// Manages the tenants, volumes, snapshots, mounts and hosts of the volume suite.
 #[derive(Debug, Parser)]
 #[command(name = "volcli", version, after_help = EXAMPLES, max_term_width = 100)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
@@ -63,10 +73,10 @@ pub struct Common {
     #[arg(short, long, global = true, value_name = "FORMAT", value_enum)]
     pub output: Option<Format>,
 
-    /// How long to wait for an answer, such as 30s or 5m
-    #[arg(long, global = true, value_name = "TIME", default_value = "2m")]
-    #[arg(value_parser = duration::parse)]
-    pub timeout: std::time::Duration,
+    /// How long to wait for an answer, such as 30s or 5m [default: 2m]
+    // Without a default of clap's: `volume remove` has a meaning of its own for the flag.
+    #[arg(long, global = true, value_name = "TIME", value_parser = duration::parse)]
+    pub timeout: Option<Duration>,
 
     /// For disaster recovery without a volmaster: work on the metadata in this etcd; may be given
     /// several times for one cluster
@@ -87,6 +97,15 @@ pub enum Command {
     /// Volumes
     #[command(subcommand, visible_alias = "volumes", after_help = volumes::EXAMPLES)]
     Volume(VolumeCommand),
+    /// Snapshots of volumes, clones and the way back
+    #[command(subcommand, visible_alias = "snapshots", after_help = snapshots::EXAMPLES)]
+    Snapshot(SnapshotCommand),
+    /// Snapshots on schedule: when the next is due, and what came of the last
+    #[command(subcommand, visible_alias = "schedules", after_help = snapshots::SCHEDULE_EXAMPLES)]
+    Schedule(ScheduleCommand),
+    /// Removed volumes whose data is still there
+    #[command(subcommand, after_help = trash::EXAMPLES)]
+    Trash(TrashCommand),
     /// Mounts: which host holds which volume
     #[command(subcommand, visible_alias = "mounts", after_help = mounts::EXAMPLES)]
     Mount(MountCommand),

@@ -5,9 +5,12 @@ mod hosts;
 mod man;
 mod mounts;
 mod removal;
+mod snapshots;
 mod status;
 mod tenants;
+mod trash;
 mod volumes;
+mod wait;
 
 use crate::backend::Backend;
 use crate::failure::{Exit, Failure};
@@ -26,6 +29,9 @@ pub async fn run(plan: Plan) -> Result<Exit, Failure> {
     let context = Context { backend: Backend::new(reach).await?, format };
     match action {
         Action::TenantUpload(tenant, source) => tenants::upload(&context, &tenant, &source).await,
+        Action::TenantUploadRevision(tenant, revision) => {
+            tenants::upload_revision(&context, &tenant, revision).await
+        }
         Action::TenantCheck(tenant, source) => tenants::check(&tenant, &source),
         Action::TenantGet(tenant) => tenants::get(&context, &tenant).await,
         Action::TenantList => tenants::list(&context).await,
@@ -34,12 +40,28 @@ pub async fn run(plan: Plan) -> Result<Exit, Failure> {
         Action::TenantRevision(tenant, revision) => {
             tenants::revision(&context, &tenant, revision).await
         }
+        Action::TenantDiff(tenant, older, newer) => {
+            tenants::diff(&context, &tenant, older, newer).await
+        }
         Action::VolumeCreate(body) => volumes::create(&context, &body).await,
         Action::VolumeGet(id) => volumes::get(&context, &id).await,
         Action::VolumeSet(id, body) => volumes::set(&context, &id, &body).await,
         Action::VolumeList(tenant) => volumes::list(&context, tenant.as_ref()).await,
-        Action::VolumeRemove(ids, care) => volumes::remove(&context, &ids, care).await,
+        Action::VolumeRemove(ids, care, wait) => volumes::remove(&context, &ids, care, wait).await,
         Action::VolumeForceRemove(ids, care) => volumes::force_remove(&context, &ids, care).await,
+        Action::VolumeRestore(id, which, body) => {
+            trash::restore_volume(&context, &id, which.as_ref(), &body).await
+        }
+        Action::SnapshotCreate(id) => snapshots::create(&context, &id).await,
+        Action::SnapshotGet(id) => snapshots::get(&context, &id).await,
+        Action::SnapshotList(id) => snapshots::list(&context, &id).await,
+        Action::SnapshotRemove(ids, care) => snapshots::remove(&context, &ids, care).await,
+        Action::SnapshotRollback(id, care) => snapshots::rollback(&context, &id, care).await,
+        Action::ScheduleList(tenant) => snapshots::schedules(&context, tenant.as_ref()).await,
+        Action::TrashList => trash::list(&context).await,
+        Action::TrashGet(id) => trash::get(&context, &id).await,
+        Action::TrashRestore(id, body) => trash::restore(&context, &id, &body).await,
+        Action::TrashPurge(which, care) => trash::purge(&context, &which, care).await,
         Action::MountList(tenant) => mounts::list(&context, tenant.as_ref()).await,
         Action::MountGet(id) => mounts::get(&context, &id).await,
         Action::MountForceRemove(ids, care) => mounts::force_remove(&context, &ids, care).await,

@@ -2,13 +2,16 @@
 
 use std::process::{ExitCode, Termination};
 
+use jiff::Timestamp;
 use volclient::{ClientError, NoMaster, Outcome};
 use volcore::Kind;
+use volcore::name::VolumeId;
 
 use crate::direct::DirectError;
 use crate::document::DocumentError;
 use crate::output::{OutputError, say};
-use crate::plan::UsageError;
+use crate::plan::{SnapshotId, UsageError};
+use crate::rows::date;
 
 /// How a command ended (DESIGN §12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,13 +61,64 @@ pub enum Failure {
     /// The user said no.
     #[error("nothing was done")]
     Declined,
-    /// A removal would be refused, as a dry run found.
-    #[error("{what} would not be removed: {why}")]
+    /// It would be refused, as a dry run found.
+    #[error("{what} would not be {done}: {why}")]
     WouldRefuse {
         /// What.
         what: String,
+        /// What was to be done to it, e.g. `removed`.
+        done: &'static str,
         /// Why not.
         why: String,
+    },
+    /// A snapshot of that name was there before.
+    #[error(
+        "snapshot {} of volume {} exists since {}; it was not taken again", id.snapshot, id.volume, date(since)
+    )]
+    SnapshotThere {
+        /// Which.
+        id: SnapshotId,
+        /// When it was taken.
+        since: Timestamp,
+    },
+    /// A rollback of which no answer came.
+    #[error(
+        "it is not known whether volume {} was rolled back to snapshot {}; look with `volcli volume get {}` before \
+         you do anything else with it", id.volume, id.snapshot, id.volume
+    )]
+    RollbackUnknown {
+        /// To which snapshot.
+        id: SnapshotId,
+        /// Why there is no answer.
+        #[source]
+        source: Box<ClientError>,
+    },
+    /// The trash has no volume of that name.
+    #[error("volume {volume} is not in the trash; `volcli trash list -o table` shows what is")]
+    NotInTrash {
+        /// Which.
+        volume: VolumeId,
+    },
+    /// The trash has volumes of that name, and none that can be restored.
+    #[error(
+        "volume {volume} is in the trash and cannot be restored; `volcli trash list -o table` shows what can be"
+    )]
+    NotRestorable {
+        /// Which.
+        volume: VolumeId,
+    },
+    /// The id is that of another volume.
+    #[error(
+        "{id} in the trash was volume {was}, not {asked}; to restore it as {asked} say: volcli volume restore {was} \
+         --id {id} --as {asked}"
+    )]
+    OtherTrash {
+        /// The id.
+        id: String,
+        /// What it was.
+        was: VolumeId,
+        /// What it was taken for.
+        asked: VolumeId,
     },
     /// The program cannot be set up.
     #[error("cannot start the runtime")]
@@ -91,6 +145,11 @@ impl Failure {
             | Failure::Output(_)
             | Failure::Declined
             | Failure::WouldRefuse { .. }
+            | Failure::SnapshotThere { .. }
+            | Failure::RollbackUnknown { .. }
+            | Failure::NotInTrash { .. }
+            | Failure::NotRestorable { .. }
+            | Failure::OtherTrash { .. }
             | Failure::Runtime(_)
             | Failure::Man { .. } => Exit::Failed,
         }
@@ -107,6 +166,11 @@ impl Failure {
             | Failure::Output(_)
             | Failure::Declined
             | Failure::WouldRefuse { .. }
+            | Failure::SnapshotThere { .. }
+            | Failure::RollbackUnknown { .. }
+            | Failure::NotInTrash { .. }
+            | Failure::NotRestorable { .. }
+            | Failure::OtherTrash { .. }
             | Failure::Runtime(_)
             | Failure::Man { .. } => false,
         }
@@ -124,6 +188,7 @@ impl Failure {
     fn hints(&self) -> Vec<String> {
         match self {
             Failure::Client(error) => client_hints(error),
+            Failure::RollbackUnknown { id: _, source } => way_out(source),
             Failure::Direct(DirectError::Store(_)) => {
                 vec!["is etcd running there? name all its endpoints with --etcd URL".to_owned()]
             }
@@ -134,6 +199,10 @@ impl Failure {
             | Failure::Output(_)
             | Failure::Declined
             | Failure::WouldRefuse { .. }
+            | Failure::SnapshotThere { .. }
+            | Failure::NotInTrash { .. }
+            | Failure::NotRestorable { .. }
+            | Failure::OtherTrash { .. }
             | Failure::Runtime(_)
             | Failure::Man { .. } => Vec::new(),
         }
@@ -141,7 +210,16 @@ impl Failure {
 }
 
 fn client_hints(error: &ClientError) -> Vec<String> {
-    let mut hints = match error {
+    let mut hints = way_out(error);
+    let reads = error.operation().ends_with("_get") || error.operation().ends_with("_list");
+    if !reads && error.outcome() == Outcome::Unknown {
+        hints.push("it may have been done all the same: look before you try again".to_owned());
+    }
+    hints
+}
+
+fn way_out(error: &ClientError) -> Vec<String> {
+    match error {
         ClientError::Unreachable { .. } => vec![
             "is volmaster running there? name another with --master URL or VOLCLI_MASTER"
                 .to_owned(),
@@ -164,10 +242,5 @@ fn client_hints(error: &ClientError) -> Vec<String> {
             | Kind::Precondition
             | Kind::Exhausted => Vec::new(),
         },
-    };
-    let reads = error.operation().ends_with("_get") || error.operation().ends_with("_list");
-    if !reads && error.outcome() == Outcome::Unknown {
-        hints.push("it may have been done all the same: look before you try again".to_owned());
     }
-    hints
 }

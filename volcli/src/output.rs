@@ -76,6 +76,14 @@ pub fn document<T: Row>(
     })
 }
 
+/// Shows a document that has no columns, as YAML or as JSON.
+pub fn value(value: &impl Serialize, format: Format) -> Result<(), OutputError> {
+    put(&match format {
+        Format::Yaml => serde_yaml_ng::to_string(value)?,
+        Format::Json | Format::Table | Format::Name => json(value)?,
+    })
+}
+
 /// Shows one thing only if a form was asked for: after a change, which is told in words.
 pub fn changed<T: Row>(item: &T, format: Option<Format>) -> Result<(), OutputError> {
     match format {

@@ -1,11 +1,16 @@
 //! How each thing of the API looks in lists and tables.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use volapi::hosts::Host;
 use volapi::mounts::{Mount, MountHolder, MountState};
-use volapi::status::{Loop, Part, Status};
+use volapi::snapshots::{Schedule, Snapshot};
+use volapi::status::{Loop, Part, Schedules, Status};
 use volapi::tenants::Tenant;
+use volapi::trash::Trashed;
 use volapi::volumes::{Image, Volume, VolumeBrief};
+use volcore::duration;
 use volcore::global::Global;
 
 use crate::output::Row;
@@ -20,6 +25,21 @@ pub fn image(image: &Image) -> String {
     match image {
         Image::Rbd { pool, image } => format!("{pool}/{image}"),
         Image::File { path } => path.display().to_string(),
+    }
+}
+
+/// A count of bytes in the largest unit that it fills, such as `10 MiB` or `1.5 GiB`.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let (mut unit, mut index) = (1_u64, 0);
+    while count / unit >= 1024 {
+        unit <<= 10;
+        index += 1;
+    }
+    let (whole, rest) = (count / unit, u128::from(count % unit));
+    match rest * 10 / u128::from(unit) {
+        0 => format!("{whole} {}", UNITS[index]),
+        tenths => format!("{whole}.{tenths} {}", UNITS[index]),
     }
 }
 
@@ -75,7 +95,7 @@ impl Row for Upload {
 
 impl Row for Volume {
     const COLUMNS: &'static [&'static str] =
-        &["VOLUME", "STATE", "SIZE", "FILESYSTEM", "IMAGE", "HELD BY", "CREATED"];
+        &["VOLUME", "STATE", "SIZE", "FILESYSTEM", "IMAGE", "HELD BY", "CREATED", "SNAPSHOTS"];
 
     fn name(&self) -> String {
         self.id().to_string()
@@ -90,6 +110,95 @@ impl Row for Volume {
             image(&self.image),
             or_dash(self.mount.as_ref().map(hosts)),
             date(&self.created_at),
+            or_dash(self.schedule.as_ref().map(scheduled)),
+        ]
+    }
+}
+
+/// A volume's schedule in a few words.
+fn scheduled(schedule: &Schedule) -> String {
+    let mut told = format!("every {}, {}", schedule.frequency, kept(schedule));
+    for (what, at) in [("last", &schedule.last), ("next", &schedule.next)] {
+        told.extend(at.iter().map(|at| format!(", {what} {}", date(at))));
+    }
+    if let Some(failure) = &schedule.last_error {
+        told.push_str(&format!(", FAILED: {}", failure.reason));
+    }
+    told
+}
+
+/// How many snapshots of a schedule are kept, or which.
+fn kept(schedule: &Schedule) -> String {
+    match (schedule.keep, schedule.retention) {
+        (_, Some(tiers)) => format!("keeps {tiers}"),
+        (Some(count), None) => format!("keeps {count}"),
+        (None, None) => "keeps all".to_owned(),
+    }
+}
+
+impl Row for Schedule {
+    const COLUMNS: &'static [&'static str] =
+        &["VOLUME", "FREQUENCY", "KEEP", "LAST", "NEXT", "TAKEN", "MISSED", "FAILED", "LAST ERROR"];
+
+    fn name(&self) -> String {
+        self.volume.to_string()
+    }
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.volume.to_string(),
+            self.frequency.to_string(),
+            or_dash(
+                self.retention.map(|tiers| tiers.to_string()).or(self.keep.map(|n| n.to_string())),
+            ),
+            or_dash(self.last.as_ref().map(date)),
+            or_dash(self.next.as_ref().map(date)),
+            self.taken.to_string(),
+            self.missed.to_string(),
+            self.failed.to_string(),
+            or_dash(
+                self.last_error
+                    .as_ref()
+                    .map(|error| format!("{}: {}", date(&error.at), error.reason)),
+            ),
+        ]
+    }
+}
+
+impl Row for Snapshot {
+    const COLUMNS: &'static [&'static str] = &["NAME", "KIND", "TAKEN", "SIZE", "USED"];
+
+    fn name(&self) -> String {
+        self.name.to_string()
+    }
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.name.to_string(),
+            self.kind.as_str().to_owned(),
+            date(&self.created_at),
+            bytes(self.size),
+            or_dash(self.used.map(bytes)),
+        ]
+    }
+}
+
+impl Row for Trashed {
+    const COLUMNS: &'static [&'static str] =
+        &["ID", "VOLUME", "REMOVED", "PURGE AFTER", "SIZE", "RESTORABLE"];
+
+    fn name(&self) -> String {
+        self.id.clone()
+    }
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.id.clone(),
+            self.volume.to_string(),
+            date(&self.removed_at),
+            self.purge_after.as_ref().map_or_else(|| "never".to_owned(), date),
+            or_dash(self.size.map(bytes)),
+            if self.restorable { "yes" } else { "no" }.to_owned(),
         ]
     }
 }
@@ -184,13 +293,15 @@ impl Row for StatusLine {
 
 /// The lines of `volcli status`.
 pub fn status_lines(status: &Status) -> Vec<StatusLine> {
-    let Status { version, store, images, volumes, pending, mounts, hosts, loops } = status;
+    let Status { version, store, images, volumes, pending, mounts, hosts, schedules, loops } =
+        status;
     let line = |part: &str, state, detail| StatusLine { part: part.to_owned(), state, detail };
     let counts = format!("{volumes} volumes ({pending} pending), {mounts} mounted, {hosts} hosts");
     let mut lines = vec![
         line("volmaster", "ok", format!("version {version}: {counts}")),
         line("store", ok(store.ok), part_detail(store)),
         line("images", ok(images.ok), part_detail(images)),
+        line("schedules", schedules_state(schedules), schedules_detail(schedules)),
     ];
     lines.extend(
         loops.iter().map(|task| line(&task.name, ok(task.last_error.is_none()), loop_detail(task))),
@@ -205,6 +316,37 @@ fn ok(ok: bool) -> &'static str {
 fn part_detail(part: &Part) -> String {
     let Part { what, ok: _, detail } = part;
     if detail.is_empty() { what.clone() } else { format!("{what}: {detail}") }
+}
+
+/// So long may a snapshot be due before that is told: by then any volsupervisor that runs has come by.
+const LATE_MS: u64 = 60_000;
+
+fn schedules_state(schedules: &Schedules) -> &'static str {
+    match schedules {
+        Schedules { failing, .. } if !failing.is_empty() => "FAILED",
+        Schedules { lag_ms, .. } if *lag_ms >= LATE_MS => "LATE",
+        Schedules { .. } => "ok",
+    }
+}
+
+fn schedules_detail(schedules: &Schedules) -> String {
+    let Schedules { volumes, due, lag_ms, taken, missed, failed, failing, next } = schedules;
+    if *volumes == 0 {
+        return "no volume has one".to_owned();
+    }
+    let mut told =
+        format!("{volumes} volumes, {due} due; {taken} taken, {missed} missed, {failed} failed");
+    if let Some(next) = next {
+        told.push_str(&format!("; next {next}"));
+    }
+    if *lag_ms >= LATE_MS {
+        let lag = duration::show(Duration::from_secs(lag_ms / 1000));
+        told.push_str(&format!("; late by {lag}, does a volsupervisor run?"));
+    }
+    if !failing.is_empty() {
+        told.push_str(&format!("; failing: {}", failing.join("; ")));
+    }
+    told
 }
 
 fn loop_detail(task: &Loop) -> String {

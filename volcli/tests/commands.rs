@@ -178,12 +178,256 @@ fn volumes_are_changed() {
         "volume set t/a rate-limit.write.bps=2 -o name",
         "volume set t/zzz rate-limit.write.bps=2",
         "volume set t/a size=2GB",
+        "volume resize t a 3GB",
+        "volume resize t/a 1GB",
+        "volume resize t/zzz 1GB",
+        "volume set t/a pool=fast",
     ];
     let mut told = transcript(&fake, &lines);
     fake.data.lock().unwrap().limits_fail = Some("ceph cannot be reached");
     told.push_str(&transcript(&fake, &["volume set t/a rate-limit.write.bps=3"]));
     insta::assert_snapshot!(told);
     assert_eq!(done(&fake, "volume get t/a").json()["options"]["rate-limit"]["write-bps"], 3);
+}
+
+#[test]
+fn snapshots_are_taken_shown_cloned_and_removed() {
+    let fake = furnished();
+    fake.schedule("t/a", None);
+    insta::assert_snapshot!(transcript(
+        &fake,
+        &[
+            "snapshot create t/a before",
+            "snapshot create t/a@before",
+            "snapshot create t a after -o name",
+            "snapshot create t/a@as-table -o table",
+            "snapshot create t/zzz@x",
+            "snapshot list t/a",
+            "snapshot list t a -o table",
+            "snapshot list t/b -o table",
+            "snapshot list t/zzz",
+            "snapshot get t/a@before",
+            "snapshot get t/a@before -o table",
+            "snapshot get t/a@zzz",
+            "snapshot clone t/a@before t/clone",
+            "snapshot clone t/a@before t/clone",
+            "snapshot clone t/a t/live --opt size=20MB -o name",
+            "snapshot clone t/a@zzz t/none",
+            "snapshot clone t/a@before u/none",
+            "snapshot remove t/a@before t/a@zzz --dry-run",
+            "snapshot remove t/a before -o json",
+            "snapshot remove t/a@before t/a@after",
+            "snapshot remove t/a@before",
+            "snapshot list t/a -o json",
+        ]
+    ));
+}
+
+#[test]
+fn names_of_snapshots_ask_for_no_usage() {
+    let fake = furnished();
+    done(&fake, "snapshot list t/a");
+    done(&fake, "snapshot list t/a -o yaml");
+    let requests = fake.requests();
+    let asked: Vec<&str> =
+        requests.iter().rev().take(2).filter_map(|line| line.split(' ').nth(1)).collect();
+    assert_eq!(asked, ["/v1/volumes/t/a/snapshots?usage=true", "/v1/volumes/t/a/snapshots"]);
+}
+
+#[test]
+fn volumes_go_back_to_a_snapshot() {
+    let fake = furnished();
+    done(&fake, "snapshot create t/a before");
+    done(&fake, "snapshot create t/b before");
+    fake.hold("t/b", "h1");
+    let mut told = transcript(
+        &fake,
+        &[
+            "snapshot rollback t/a@before --dry-run",
+            "snapshot rollback t/a@before",
+            "snapshot rollback t a before -o json",
+            "snapshot rollback t/a@zzz",
+            "snapshot rollback t/a@zzz --dry-run",
+            "snapshot rollback t/b@before --dry-run",
+            "snapshot rollback t/b@before",
+        ],
+    );
+    fake.data.lock().unwrap().images_down = true;
+    told.push_str(&transcript(&fake, &["snapshot rollback t/a@before"]));
+    insta::assert_snapshot!(told);
+}
+
+/// The first request is taken and answered by nothing; a second one would be seen.
+#[test]
+fn a_rollback_whose_answer_is_lost_is_not_sent_again_and_not_known() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let taken = std::thread::spawn(move || {
+        let (mut connection, _) = listener.accept().unwrap();
+        let read = connection.read(&mut [0; 4096]).unwrap();
+        drop(connection);
+        listener.set_nonblocking(true).unwrap();
+        (read, listener)
+    });
+    let fake = Fake::start();
+    let run = run(&fake, &format!("snapshot rollback t/a@before -o json --master {url}"));
+    let (read, listener) = taken.join().unwrap();
+    assert!(read > 0);
+    assert!(listener.accept().is_err(), "it was sent twice");
+    assert_eq!(run.code, 1);
+    for part in [
+        "it is not known whether volume t/a was rolled back to snapshot before",
+        "`volcli volume get t/a`",
+        "the connection broke",
+    ] {
+        assert!(run.stderr.contains(part), "{part}: {}", run.stderr);
+    }
+    assert_eq!(run.json()[0]["result"], "failed");
+    assert!(fake.requests().is_empty());
+}
+
+/// A create that is sent again finds the snapshot that it has taken itself.
+#[test]
+fn a_snapshot_whose_answer_is_lost_was_taken() {
+    let fake = furnished();
+    fake.data.lock().unwrap().lose_snapshot = true;
+    let masters = format!("--master {0} --master {0}", fake.url);
+    let run = done(&fake, &format!("snapshot create t/a@before {masters}"));
+    assert_eq!(run.stderr, "snapshot t/a@before: taken at 2026-01-02T03:04:05Z\n");
+    let creates = fake.requests().iter().filter(|line| line.contains("/snapshots ")).count();
+    assert_eq!(creates, 2);
+}
+
+#[test]
+fn schedules_are_listed_and_shown_with_their_volumes() {
+    let fake = furnished();
+    fake.schedule("t/a", None);
+    fake.schedule("t/b", Some("ceph cannot be reached"));
+    insta::assert_snapshot!(transcript(
+        &fake,
+        &[
+            "schedule list",
+            "schedules list t -o table",
+            "schedule ls other",
+            "schedule list -o yaml",
+            "volume get t/a -o table",
+            "volume get t/b -o table",
+        ]
+    ));
+}
+
+#[test]
+fn the_trash_is_shown_restored_from_and_purged() {
+    let fake = furnished();
+    fake.throw_away("1a", "t/old", 3, true);
+    fake.throw_away("2b", "t/old", 5, true);
+    fake.throw_away("3c", "t/old", 7, false);
+    fake.throw_away("4d", "t/gone", 4, false);
+    fake.data.lock().unwrap().volumes.get_mut("t/b").unwrap()["options"]["on-remove"] =
+        "trash".into();
+    insta::assert_snapshot!(transcript(
+        &fake,
+        &[
+            "trash list",
+            "trash list -o table",
+            "trash get 1a",
+            "trash get zzz",
+            "volume restore t/none",
+            "volume restore t/gone",
+            "volume restore t/a --id 1a",
+            "volume restore t/old",
+            "volume restore t old --as t/older -o name",
+            "volume restore t/old",
+            "volume remove t/b",
+            "trash restore id2 --as t/a",
+            "trash restore id2 --as t/b2",
+            "trash restore id2",
+            "volume list t",
+            "trash purge 3c zzz --dry-run",
+            "trash purge 3c zzz",
+            "trash purge zzz -o table",
+        ]
+    ));
+}
+
+#[test]
+fn the_whole_trash_is_purged() {
+    let fake = furnished();
+    fake.throw_away("1a", "t/old", 3, true);
+    fake.throw_away("2b", "t/other", 5, true);
+    insta::assert_snapshot!(transcript(
+        &fake,
+        &[
+            "trash purge --all --dry-run",
+            "trash list",
+            "trash purge --all --yes -o json",
+            "trash purge --all",
+            "trash list -o table",
+        ]
+    ));
+}
+
+#[test]
+fn a_removal_waits_for_the_holder() {
+    let fake = furnished();
+    fake.hold("t/a", "h1");
+    fake.data.lock().unwrap().lets_go_after = Some(1);
+    let begun = std::time::Instant::now();
+    let waited = done(&fake, "volume remove t/a --timeout 1m");
+    assert!(begun.elapsed() >= std::time::Duration::from_secs(1));
+    let told = "volume t/a is in use: host h1 holds it since 2026-01-02T03:04:05Z; it is waited for, up to ";
+    assert!(waited.stderr.starts_with(told), "{}", waited.stderr);
+    assert!(waited.stderr.ends_with("\nvolume t/a: removed, with its data\n"), "{}", waited.stderr);
+    assert_eq!(removals(&fake), 2);
+
+    fake.data.lock().unwrap().lets_go_after = None;
+    fake.hold("t/b", "h1");
+    let over = run(&fake, "volume remove t/b --timeout 1200ms");
+    assert_eq!(over.code, 1);
+    let last = over.stderr.lines().last().unwrap();
+    assert_eq!(last, "error: volume t/b is in use: host h1 holds it since 2026-01-02T03:04:05Z");
+    let so_far = removals(&fake);
+    assert!(so_far >= 2 + 2, "{so_far}");
+
+    // What will not pass is not waited for, nor is anything without the flag or in a dry run.
+    for line in [
+        "volume remove t/zzz --timeout 1m",
+        "volume remove t/b",
+        "volume remove t/b --dry-run --timeout 1m",
+    ] {
+        let begun = std::time::Instant::now();
+        assert_eq!(run(&fake, line).code, 1, "{line}");
+        assert!(begun.elapsed() < std::time::Duration::from_secs(30), "{line}");
+    }
+    assert_eq!(removals(&fake), so_far + 2);
+}
+
+fn removals(fake: &Fake) -> usize {
+    fake.requests().iter().filter(|line| line.starts_with("DELETE ")).count()
+}
+
+#[test]
+fn uploads_are_compared_and_brought_back() {
+    let fake = Fake::start();
+    for size in ["10MB", "20MB"] {
+        let policy =
+            format!(r#"{{"default-options": {{"size": "{size}", "filesystem": "ext4"}}}}"#);
+        assert_eq!(run_with(&fake, "tenant upload t", &policy).code, 0);
+    }
+    insta::assert_snapshot!(transcript(
+        &fake,
+        &[
+            "tenant history t --diff 1 2",
+            "tenant history t --diff 1 1",
+            "tenant history t --diff 1 7",
+            "tenant history t --diff 2 1 -o yaml",
+            "tenant upload t --from-revision 1",
+            "tenant upload t --from-revision 1",
+            "tenant upload t --from-revision 7",
+            "tenant history t --diff 1 3",
+            "tenant get t",
+        ]
+    ));
 }
 
 #[test]
@@ -223,7 +467,13 @@ fn mounts_hosts_and_settings() {
 #[test]
 fn status_tells_and_fails_with_its_parts() {
     let fake = furnished();
-    insta::assert_snapshot!(transcript(&fake, &["status", "status -o name"]));
+    let mut told = transcript(&fake, &["status", "status -o name"]);
+    fake.schedule("t/a", None);
+    told.push_str(&transcript(&fake, &["status"]));
+    fake.schedule("t/b", Some("ceph cannot be reached"));
+    told.push_str(&transcript(&fake, &["status"]));
+    insta::assert_snapshot!(told);
+    assert_eq!(done(&fake, "status -o json").json()["schedules"]["lag-ms"], 90_000);
     assert_eq!(done(&fake, "status -o json").json()["volumes"], 2);
     fake.data.lock().unwrap().images_down = true;
     let run = run(&fake, "status");

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Subcommand;
+use clap::{ArgAction, Subcommand};
 use volcore::name::TenantName;
 
 use super::Removal;
@@ -19,6 +19,7 @@ Examples:
   volcli tenant upload tenant1 < policy.json
   volcli tenant upload tenant1 policies/default.json
   volcli tenant upload tenant1 --check policy.json
+  volcli tenant upload tenant1 --from-revision 2
   volcli tenant get tenant1 | sed 's/10 MiB/20 MiB/' | volcli tenant upload tenant1";
 
 const GET_EXAMPLES: &str = "\
@@ -40,7 +41,8 @@ const HISTORY_EXAMPLES: &str = "\
 Examples:
   volcli tenant history tenant1
   volcli tenant history tenant1 2
-  volcli tenant history tenant1 2 | volcli tenant upload tenant1";
+  volcli tenant history tenant1 --diff 1 2
+  volcli tenant upload tenant1 --from-revision 1";
 
 /// `volcli tenant …`
 #[derive(Debug, Subcommand)]
@@ -58,6 +60,9 @@ pub enum TenantCommand {
         /// Only check the policy; nothing is sent
         #[arg(long)]
         check: bool,
+        /// Upload the policy of an earlier upload again, as the next one
+        #[arg(long, value_name = "NUMBER", conflicts_with_all = ["file", "check"])]
+        from_revision: Option<u64>,
     },
     /// Print a tenant's policy
     #[command(after_help = GET_EXAMPLES)]
@@ -80,12 +85,16 @@ pub enum TenantCommand {
         #[command(flatten)]
         removal: Removal,
     },
-    /// List the uploads of a tenant, or print the policy of one
+    /// List the uploads of a tenant, print the policy of one, or show in what two differ
     #[command(after_help = HISTORY_EXAMPLES)]
     History {
         /// The tenant
         tenant: TenantName,
         /// The number of the upload to print
         revision: Option<u64>,
+        /// Show in what two uploads differ: lines with '-' are of A alone, those with '+' of B
+        #[arg(long, num_args = 2, value_names = ["A", "B"], conflicts_with = "revision")]
+        #[arg(action = ArgAction::Set)]
+        diff: Vec<u64>,
     },
 }

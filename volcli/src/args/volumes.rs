@@ -1,9 +1,12 @@
 //! `volcli volume …`
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
+use volcore::duration;
 use volcore::name::TenantName;
 
-use super::Removal;
+use super::{Removal, TrashId};
 
 pub const EXAMPLES: &str = "\
 Examples:
@@ -11,7 +14,9 @@ Examples:
   volcli volume get tenant1/db
   volcli volume list tenant1
   volcli volume set tenant1/db rate-limit.write.bps=10MB
+  volcli volume resize tenant1/db 40GB
   volcli volume remove tenant1/db
+  volcli volume restore tenant1/db
 
 A volume is written tenant/volume. The older two arguments, tenant and volume, are read as well.";
 
@@ -19,12 +24,14 @@ const CREATE_EXAMPLES: &str = "\
 Examples:
   volcli volume create tenant1/db
   volcli volume create tenant1/db --opt size=20GB --opt rate-limit.write.iops=500
+  volcli volume create tenant1/db-test --opt from=tenant1/db@before-upgrade
 
 Options (see the tenant's policy for what holds without them):
   pool, size, filesystem, mount-options, access (auto, kernel, nbd, fuse), map-options,
   sharing (host, container, read-only), ephemeral, on-remove (keep, delete, trash),
   snapshots, snapshots.frequency, snapshots.keep, snapshot.retention, snapshot.freeze,
-  rate-limit.write.iops, rate-limit.read.iops, rate-limit.write.bps, rate-limit.read.bps";
+  rate-limit.write.iops, rate-limit.read.iops, rate-limit.write.bps, rate-limit.read.bps,
+  from (TENANT/VOLUME or TENANT/VOLUME@SNAPSHOT, which is cloned)";
 
 const GET_EXAMPLES: &str = "\
 Examples:
@@ -36,10 +43,23 @@ Examples:
   volcli volume set tenant1/db rate-limit.write.bps=10MB rate-limit.write.iops=500
   volcli volume set tenant1/db rate-limit.write.bps=0
   volcli volume set tenant1/db snapshots=true snapshots.frequency=30m snapshots.keep=20
+  volcli volume set tenant1/db size=40GB
 
-Options that can be changed (a limit of 0 is none):
+Options that can be changed (a size only grows; a limit of 0 is none):
+  size,
   rate-limit.write.iops, rate-limit.read.iops, rate-limit.write.bps, rate-limit.read.bps,
   snapshots, snapshots.frequency, snapshots.keep, snapshot.retention, snapshot.freeze";
+
+const RESIZE_EXAMPLES: &str = "\
+Examples:
+  volcli volume resize tenant1/db 40GB
+  volcli volume resize tenant1/db 1TB -o table";
+
+const RESTORE_EXAMPLES: &str = "\
+Examples:
+  volcli volume restore tenant1/db
+  volcli volume restore tenant1/db --as tenant1/db-old
+  volcli volume restore tenant1/db --id 6f9619ff8b86d011b42d00c04fc964ff";
 
 const LIST_EXAMPLES: &str = "\
 Examples:
@@ -55,6 +75,7 @@ const REMOVE_EXAMPLES: &str = "\
 Examples:
   volcli volume remove tenant1/db
   volcli volume remove tenant1/db tenant1/web --yes
+  volcli volume remove tenant1/db --timeout 30s
   volcli volume list tenant1 | xargs volcli volume remove --dry-run";
 
 const FORCE_REMOVE_EXAMPLES: &str = "\
@@ -101,10 +122,10 @@ pub enum VolumeCommand {
         #[command(flatten)]
         volume: OneVolume,
     },
-    /// Change limits and snapshots of a volume, also while it is in use
+    /// Change size, limits and snapshots of a volume, also while it is in use
     ///
-    /// What is not named stays as it is. Limits hold for running containers within two seconds. All
-    /// other options are settled when a volume is created.
+    /// What is not named stays as it is. Limits hold for running containers within two seconds. A
+    /// size only grows. All other options are settled when a volume is created.
     #[command(after_help = SET_EXAMPLES)]
     Set {
         /// The volume
@@ -113,6 +134,21 @@ pub enum VolumeCommand {
         /// What to change
         #[arg(value_name = "KEY=VALUE", required = true)]
         changes: Vec<String>,
+    },
+    /// Make a volume larger, also while it is in use
+    ///
+    /// A volume never shrinks. The same as `volcli volume set` with size=SIZE.
+    #[command(after_help = RESIZE_EXAMPLES)]
+    Resize {
+        /// The volume
+        #[arg(value_name = "TENANT/VOLUME")]
+        volume: String,
+        /// How large it is to be, such as 20GB or 1TB
+        #[arg(value_name = "SIZE")]
+        size: String,
+        /// The size, where the first two arguments are the tenant and the volume
+        #[arg(value_name = "SIZE", hide = true)]
+        older: Option<String>,
     },
     /// List the volumes of a tenant
     #[command(visible_alias = "ls", after_help = LIST_EXAMPLES)]
@@ -125,14 +161,19 @@ pub enum VolumeCommand {
     ListAll,
     /// Remove volumes and their data
     ///
-    /// A volume that a host holds is not removed. Where the volume says `on-remove: trash` its
-    /// image is kept in the trash.
+    /// A volume that a host holds is not removed; with --timeout it is waited for. Where the volume
+    /// says `on-remove: trash` its image is kept in the trash, and `volcli volume restore` brings it
+    /// back.
     #[command(visible_alias = "rm", after_help = REMOVE_EXAMPLES)]
     Remove {
         #[command(flatten)]
         volumes: SomeVolumes,
         #[command(flatten)]
         removal: Removal,
+        /// While a volume is held or busy, try again for so long, such as 30s or 5m
+        // It takes the place of the global flag of that name.
+        #[arg(id = "timeout", long = "timeout", value_name = "TIME", value_parser = duration::parse)]
+        wait: Option<Duration>,
     },
     /// Forget volumes, and leave their images where they are
     ///
@@ -145,9 +186,23 @@ pub enum VolumeCommand {
         #[command(flatten)]
         removal: Removal,
     },
+    /// Bring a removed volume back from the trash
+    ///
+    /// Of several of that name it is the one that was removed last, unless --id names another.
+    #[command(after_help = RESTORE_EXAMPLES)]
+    Restore {
+        #[command(flatten)]
+        volume: OneVolume,
+        /// The volume that it becomes, instead of the one that it was
+        #[arg(long = "as", value_name = "TENANT/NEW")]
+        becomes: Option<String>,
+        /// Which one in the trash, as `volcli trash list` shows them
+        #[arg(long, value_name = "ID")]
+        id: Option<TrashId>,
+    },
 }
 
-fn pair(text: &str) -> Result<(String, String), &'static str> {
+pub(super) fn pair(text: &str) -> Result<(String, String), &'static str> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         Some(_) | None => Err("it is written KEY=VALUE, such as size=10GB"),

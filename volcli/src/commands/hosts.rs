@@ -20,10 +20,9 @@ pub async fn get(context: &Context, host: &HostName) -> Result<Exit, Failure> {
 }
 
 pub async fn forget(context: &Context, hosts: &[HostName], care: Care) -> Result<Exit, Failure> {
-    let words = Words {
-        noun: "host",
-        question: |names| format!("End the session of {names}? Volumes held there stay held."),
-    };
+    let words = Words::removal("host", &|names| {
+        format!("End the session of {names}? Volumes held there stay held.")
+    });
     let client = context.backend.master()?;
     let remove = async |host: &HostName| {
         client.host_forget(host).await?;

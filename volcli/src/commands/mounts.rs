@@ -48,15 +48,12 @@ pub async fn force_remove(
     care: Care,
 ) -> Result<Exit, Failure> {
     let fences = context.backend.fences();
-    let words = Words {
-        noun: "mount",
-        question: |names| {
-            format!(
-                "Clear {names}? Containers that still use it there lose what they have not synced, and on local \
-                 files or with --etcd may destroy the data."
-            )
-        },
-    };
+    let words = Words::removal("mount", &|names| {
+        format!(
+            "Clear {names}? Containers that still use it there lose what they have not synced, and on local \
+             files or with --etcd may destroy the data."
+        )
+    });
     let remove = async |id: &VolumeId| {
         let mount = standing(context, id).await?;
         if mount.is_some() || fences {

@@ -15,7 +15,7 @@ use crate::plan::Care;
 #[derive(Debug, Serialize)]
 struct Fate {
     name: String,
-    result: &'static str,
+    result: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
@@ -28,36 +28,45 @@ impl Row for Fate {
     }
 
     fn cells(&self) -> Vec<String> {
-        vec![self.name.clone(), self.result.to_owned(), self.error.clone().unwrap_or_default()]
+        vec![self.name.clone(), self.result.clone(), self.error.clone().unwrap_or_default()]
     }
 }
 
 /// How a command speaks of what it does.
-pub struct Words {
+pub struct Words<'a> {
     /// One of what it removes, e.g. `volume`.
     pub noun: &'static str,
+    /// What has become of it, e.g. `removed`.
+    pub result: &'static str,
     /// What it asks: `Remove {names} and all data on them?`
-    pub question: fn(&str) -> String,
+    pub question: &'a dyn Fn(&str) -> String,
+}
+
+impl<'a> Words<'a> {
+    /// Of what is removed.
+    pub fn removal(noun: &'static str, question: &'a dyn Fn(&str) -> String) -> Self {
+        Words { noun, result: "removed", question }
+    }
 }
 
 /// Removes each name. `remove` and `look` answer with what they did or would do, in words.
 pub async fn each<T: Display>(
     context: &Context,
-    words: &Words,
+    words: &Words<'_>,
     names: &[T],
     care: Care,
     remove: impl AsyncFn(&T) -> Result<String, Failure>,
     look: impl AsyncFn(&T) -> Result<String, Failure>,
 ) -> Result<Exit, Failure> {
-    if care == Care::Ask && !confirmed(words, names) {
+    if care == Care::Ask && !names.is_empty() && !confirmed(words, names) {
         return Err(Failure::Declined);
     }
     let mut fates = Vec::with_capacity(names.len());
     let mut failed = 0;
     for name in names {
         let (done, result) = match care {
-            Care::DryRun => (look(name).await, "would be removed"),
-            Care::Ask | Care::Go => (remove(name).await, "removed"),
+            Care::DryRun => (look(name).await, format!("would be {}", words.result)),
+            Care::Ask | Care::Go => (remove(name).await, words.result.to_owned()),
         };
         let name = name.to_string();
         match done {
@@ -69,7 +78,7 @@ pub async fn each<T: Display>(
                 failure.tell();
                 failed += 1;
                 let error = Some(volapi::problem::chain(&failure));
-                fates.push(Fate { name, result: "failed", error });
+                fates.push(Fate { name, result: "failed".to_owned(), error });
             }
         }
     }
@@ -84,7 +93,7 @@ pub async fn each<T: Display>(
 }
 
 /// Asks on a terminal. Elsewhere there is nobody to ask, and scripts mean what they say.
-fn confirmed<T: Display>(words: &Words, names: &[T]) -> bool {
+fn confirmed<T: Display>(words: &Words<'_>, names: &[T]) -> bool {
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
         return true;
     }

@@ -1,7 +1,9 @@
 //! `volcli volume …`
 
+use std::time::Duration;
+
 use volapi::mounts::Mount;
-use volapi::volumes::{CreateVolume, RemoveQuery, SetVolume, Volume};
+use volapi::volumes::{CreateVolume, SetVolume, Volume};
 use volclient::Creation;
 use volcore::live::LIVE;
 use volcore::name::{TenantName, VolumeId};
@@ -9,6 +11,7 @@ use volcore::options::OnRemove;
 
 use super::Context;
 use super::removal::{Words, each};
+use super::wait::Wait;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Format, say};
 use crate::plan::Care;
@@ -16,9 +19,13 @@ use crate::rows::{date, image};
 
 pub async fn create(context: &Context, body: &CreateVolume) -> Result<Exit, Failure> {
     let (creation, volume) = context.backend.master()?.volume_create(body).await?;
-    let done = match creation {
-        Creation::Created => "created",
-        Creation::Unchanged => "unchanged, it was there",
+    let done = match (creation, body.options.get("from")) {
+        (Creation::Created, None) => "created".to_owned(),
+        (Creation::Created, Some(from)) => format!("created as a clone of {from}"),
+        (Creation::Unchanged, None) => "unchanged, it was there".to_owned(),
+        (Creation::Unchanged, Some(from)) => {
+            format!("unchanged, it was there already as a clone of {from}")
+        }
     };
     say(format_args!("volume {}: {done}; {}", volume.id(), shape(&volume)));
     output::changed(&volume, context.format)?;
@@ -26,7 +33,7 @@ pub async fn create(context: &Context, body: &CreateVolume) -> Result<Exit, Fail
 }
 
 /// What a volume is, in a few words.
-fn shape(volume: &Volume) -> String {
+pub(super) fn shape(volume: &Volume) -> String {
     let mut words = Vec::new();
     words.extend(volume.options.size.map(|size| size.to_string()));
     words.extend(volume.options.filesystem.as_ref().map(ToString::to_string));
@@ -77,22 +84,32 @@ pub async fn list(context: &Context, tenant: Option<&TenantName>) -> Result<Exit
     Ok(Exit::Done)
 }
 
-/// Why a held volume cannot go.
-fn refuse_held(id: &VolumeId, mount: Option<&Mount>) -> Result<(), Failure> {
+/// Why something cannot be done to a volume that is held.
+pub(super) fn refuse_held(
+    id: &VolumeId,
+    mount: Option<&Mount>,
+    done: &'static str,
+) -> Result<(), Failure> {
     let Some(mount) = mount else { return Ok(()) };
     let holders: Vec<String> = mount
         .holders()
         .map(|holder| format!("host {} holds it since {}", holder.host, date(&holder.since)))
         .collect();
-    Err(Failure::WouldRefuse { what: format!("volume {id}"), why: holders.join(", ") })
+    Err(Failure::WouldRefuse { what: format!("volume {id}"), done, why: holders.join(", ") })
 }
 
-pub async fn remove(context: &Context, ids: &[VolumeId], care: Care) -> Result<Exit, Failure> {
-    let words =
-        Words { noun: "volume", question: |names| format!("Remove {names} and the data on it?") };
+/// With a time to wait, a volume that is held is tried again until its holder has let go or the time is over.
+pub async fn remove(
+    context: &Context,
+    ids: &[VolumeId],
+    care: Care,
+    wait: Option<Duration>,
+) -> Result<Exit, Failure> {
+    let words = Words::removal("volume", &|names| format!("Remove {names} and the data on it?"));
+    let wait = Wait::new(wait);
     let client = context.backend.master()?;
     let remove = async |id: &VolumeId| {
-        let removed = client.volume_remove(id, RemoveQuery::default()).await?;
+        let removed = wait.volume_remove(client, id).await?;
         Ok(match removed.left_behind {
             None => "removed, with its data".to_owned(),
             Some(left) => format!("removed; left behind: {left}"),
@@ -100,7 +117,7 @@ pub async fn remove(context: &Context, ids: &[VolumeId], care: Care) -> Result<E
     };
     let look = async |id: &VolumeId| {
         let volume = client.volume_get(id).await?;
-        refuse_held(id, volume.mount.as_ref())?;
+        refuse_held(id, volume.mount.as_ref(), "removed")?;
         let data = match volume.options.on_remove {
             Some(OnRemove::Trash) => "its image would be moved to the trash",
             Some(OnRemove::Keep | OnRemove::Delete) | None => "its data would be deleted",
@@ -115,10 +132,9 @@ pub async fn force_remove(
     ids: &[VolumeId],
     care: Care,
 ) -> Result<Exit, Failure> {
-    let words = Words {
-        noun: "volume",
-        question: |names| format!("Forget {names}, and leave the data where it is?"),
-    };
+    let words = Words::removal("volume", &|names| {
+        format!("Forget {names}, and leave the data where it is?")
+    });
     let remove = async |id: &VolumeId| {
         let removed = context.backend.volume_force_remove(id).await?;
         let left = removed.left_behind.unwrap_or_else(|| "nothing that is known".to_owned());
@@ -126,7 +142,7 @@ pub async fn force_remove(
     };
     let look = async |id: &VolumeId| {
         let volume = context.backend.volume_get(id).await?;
-        refuse_held(id, volume.mount.as_ref())?;
+        refuse_held(id, volume.mount.as_ref(), "removed")?;
         Ok(format!("would be forgotten; left behind: image {}", image(&volume.image)))
     };
     each(context, &words, ids, care, remove, look).await

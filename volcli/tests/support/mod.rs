@@ -3,6 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its server has failed")]
 
+mod snapshots;
+mod trash;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
@@ -19,6 +22,7 @@ use volapi::volumes::{CreateVolume, SetVolume};
 use volcore::Kind;
 use volcore::live::LiveChange;
 use volcore::policy::TenantPolicy;
+use volcore::size::Size;
 
 const WHEN: &str = "2026-01-02T03:04:05Z";
 const UID: &str = "6f9619ff-8b86-4011-b42d-00c04fc964ff";
@@ -32,6 +36,16 @@ pub struct Data {
     pub tenants: BTreeMap<String, Value>,
     /// The volumes.
     pub volumes: BTreeMap<String, Value>,
+    /// The snapshots, `tenant/volume@snapshot`.
+    pub snapshots: BTreeMap<String, Value>,
+    /// The schedules of volumes.
+    pub schedules: BTreeMap<String, Value>,
+    /// What is in the trash.
+    pub trash: BTreeMap<String, Value>,
+    /// Whether the answer to the next snapshot that is taken is lost.
+    pub lose_snapshot: bool,
+    /// How many removals are refused still before a holder lets go.
+    pub lets_go_after: Option<usize>,
     /// Who holds what.
     pub mounts: BTreeMap<String, Value>,
     /// The sessions.
@@ -100,6 +114,8 @@ fn router(data: Shared) -> Router {
         .route(routes::TENANT_REVISION, get(tenant_revision_get))
         .route(routes::VOLUMES, get(volume_list).post(volume_create))
         .route(routes::VOLUME, get(volume_get).patch(volume_set).delete(volume_remove))
+        .merge(snapshots::router())
+        .merge(trash::router())
         .route(routes::MOUNTS, get(mount_list))
         .route(routes::MOUNT, get(mount_get).delete(mount_release))
         .route(routes::HOSTS, get(host_list))
@@ -225,6 +241,16 @@ fn text<'a>(value: &'a Value, member: &str) -> &'a str {
     value[member].as_str().unwrap()
 }
 
+fn volume(tenant: &str, name: &str, size: &str) -> Value {
+    json!({
+        "tenant": tenant, "name": name, "uid": UID, "state": "ready", "created_at": WHEN,
+        "policy_revision": 1,
+        "image": {"driver": "rbd", "pool": "rbd", "image": format!("{tenant}.{name}")},
+        "options": {"pool": "rbd", "size": size, "filesystem": "ext4"},
+        "format": "mkfs.ext4 -m0 %"
+    })
+}
+
 async fn volume_create(State(data): State<Shared>, body: Bytes) -> Response {
     let CreateVolume { tenant, name, options } = serde_json::from_slice(&body).unwrap();
     let (id, mut data) = (format!("{tenant}/{name}"), data.lock().unwrap());
@@ -244,13 +270,16 @@ async fn volume_create(State(data): State<Shared>, body: Bytes) -> Response {
         }
         return reply(200, volume.clone());
     }
-    let volume = json!({
-        "tenant": tenant, "name": name, "uid": UID, "state": "ready", "created_at": WHEN,
-        "policy_revision": 1,
-        "image": {"driver": "rbd", "pool": "rbd", "image": format!("{tenant}.{name}")},
-        "options": {"pool": "rbd", "size": size, "filesystem": "ext4"},
-        "format": "mkfs.ext4 -m0 %"
-    });
+    if let Some(from) = options.get("from") {
+        let there = if from.contains('@') { &data.snapshots } else { &data.volumes };
+        if !there.contains_key(from) {
+            return refuse(Kind::NotFound, format!("{from} does not exist"));
+        }
+    }
+    let mut volume = volume(tenant.as_str(), name.as_str(), size);
+    if let Some(from) = options.get("from") {
+        volume["options"]["from"] = from.as_str().into();
+    }
     data.volumes.insert(id, volume.clone());
     reply(201, volume)
 }
@@ -260,6 +289,9 @@ async fn volume_get(State(data): State<Shared>, Path((t, v)): Path<(String, Stri
     let volume = data.volumes.get(&id).cloned().map(|mut volume| {
         if let Some(mount) = data.mounts.get(&id) {
             volume["mount"] = mount.clone();
+        }
+        if let Some(schedule) = data.schedules.get(&id) {
+            volume["schedule"] = schedule.clone();
         }
         volume
     });
@@ -279,6 +311,18 @@ async fn volume_set(
         return refuse(Kind::NotFound, format!("volume {id} does not exist"));
     };
     for (key, value) in options {
+        if key == "size" {
+            let (there, asked): (Size, Size) =
+                (text(&volume["options"], "size").parse().unwrap(), value.parse().unwrap());
+            if asked < there {
+                let detail = format!(
+                    "volume {id}: its size is {there}, and volumes only grow: {asked} is less"
+                );
+                return refuse(Kind::Invalid, detail);
+            }
+            volume["options"]["size"] = asked.to_string().into();
+            continue;
+        }
         let member = key.strip_prefix("rate-limit.").unwrap().replace('.', "-");
         volume["options"]["rate-limit"][member] = match value.as_str() {
             "0" => Value::Null,
@@ -296,13 +340,23 @@ async fn volume_remove(
     Query(query): Query<BTreeMap<String, String>>,
 ) -> Response {
     let (id, mut data) = (format!("{t}/{v}"), data.lock().unwrap());
+    if let Some(left) = data.lets_go_after.as_mut() {
+        match left.checked_sub(1) {
+            Some(fewer) => *left = fewer,
+            None => drop(data.mounts.remove(&id)),
+        }
+    }
     if let Some(mount) = data.mounts.get(&id) {
         let detail =
             format!("volume {id} is in use: host {} holds it since {WHEN}", text(mount, "host"));
         return refuse(Kind::InUse, detail);
     }
-    if data.volumes.remove(&id).is_none() {
+    let Some(volume) = data.volumes.remove(&id) else {
         return refuse(Kind::NotFound, format!("volume {id} does not exist"));
+    };
+    if volume["options"]["on-remove"] == "trash" {
+        let left = data.throw_away(&id, volume);
+        return reply(200, json!({"volume": id, "left_behind": left}));
     }
     if query.get("metadata-only").is_some_and(|only| only == "true") {
         return reply(200, json!({"volume": id, "left_behind": format!("image rbd/{t}.{v}")}));
@@ -374,7 +428,7 @@ async fn status_get(State(data): State<Shared>) -> Response {
             "store": part("etcd at http://e:2379", true, "answers in 1 ms"),
             "images": part("rbd", !data.images_down, if data.images_down { "timed out" } else { "" }),
             "volumes": data.volumes.len(), "pending": 0, "mounts": data.mounts.len(),
-            "hosts": data.hosts.len(),
+            "hosts": data.hosts.len(), "schedules": data.schedules_state(),
             "loops": [{"name": "reconcile", "runs": 7, "last_run": WHEN, "pending": [], "last_error": null}]
         }),
     )
