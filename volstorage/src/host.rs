@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 use volcore::Kind;
 use volcore::limit::RateLimits;
 use volcore::options::{Access, MapOption, MountOption};
@@ -61,6 +62,35 @@ pub struct MountRequest {
     /// How fast containers may be on it; held by the host where the access does not, and only if it
     /// [can](HostDriver::holds_limits).
     pub limits: RateLimits,
+    /// The UUID that the file system is to have, where it began as a copy of another volume's.
+    pub identity: Option<Uuid>,
+}
+
+/// A file system that is mounted.
+#[derive(Debug)]
+pub struct Mounted {
+    /// The bytes of its device, if the file system has all of them that it can have and may be written to.
+    pub fills: Option<u64>,
+    /// What did not come about on the way, and what the volume can be used without.
+    pub flaw: Option<HostError>,
+}
+
+/// Whether there was something to grow. Both say how many bytes the device has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grown {
+    /// The file system is larger than before.
+    Larger(u64),
+    /// It filled its device, or is mounted read-only.
+    AsItWas(u64),
+}
+
+impl Grown {
+    /// The bytes of the device.
+    pub fn device(self) -> u64 {
+        match self {
+            Grown::Larger(bytes) | Grown::AsItWas(bytes) => bytes,
+        }
+    }
 }
 
 /// What this machine has mapped and mounted for the suite.
@@ -206,9 +236,11 @@ pub trait HostDriver: Send + Sync + 'static {
     /// Takes the device away, its FUSE mount and process too, and waits until they are gone.
     async fn unmap(&self, source: &ImageSource) -> Result<Undone, HostError>;
 
-    /// Mounts a mapped device, after repairing what its journal or error flag calls for. Mounted
-    /// already (the same device there) is success. Never formats.
-    async fn mount(&self, mapping: &Mapping, request: &MountRequest) -> Result<(), HostError>;
+    /// Mounts a mapped device, after repairing what its journal or error flag calls for, and after giving it the
+    /// UUID that it should have; then grows the file system to its device. That it could not grow is no failure but a
+    /// flaw, and so is a UUID that could not be set where the file system can be mounted with any (not btrfs).
+    /// Read-only nothing of that is written. Mounted already (the same device there) is success. Never formats.
+    async fn mount(&self, mapping: &Mapping, request: &MountRequest) -> Result<Mounted, HostError>;
 
     /// Unmounts and removes the (empty) folder.
     async fn unmount(&self, target: &Path) -> Result<Undone, HostError>;
@@ -226,6 +258,11 @@ pub trait HostDriver: Send + Sync + 'static {
 
     /// The space in a mounted file system.
     async fn space(&self, target: &Path) -> Result<Space, HostError>;
+
+    /// Makes the device of a mounted image as large as its image, and the file system as large as the device, under
+    /// whoever uses it. Waits for a while until the image has at least `size` bytes, and fails if it has not.
+    /// There is no child process where the file system fills its device. Mounted read-only it stays as it is.
+    async fn grow(&self, mapping: &Mapping, target: &Path, size: u64) -> Result<Grown, HostError>;
 
     /// Sets the limits of a mounted image, live, where this host [holds](Self::holds_limits) them; elsewhere nothing.
     /// Fails if the device is not (or not any more) this image's: numbers are used again.

@@ -22,6 +22,8 @@
 
 mod attach;
 mod fuse;
+mod growth;
+mod identity;
 mod inventory;
 mod kernel;
 mod ledger;
@@ -51,7 +53,8 @@ use volcore::options::Access;
 use crate::blocking::{self, Blocked};
 use crate::faults::{Broken, Faults};
 use crate::host::{
-    HostDriver, HostError, Inventory, MapRequest, Mapping, MountRequest, Space, Undone,
+    Grown, HostDriver, HostError, Inventory, MapRequest, Mapping, MountRequest, Mounted, Space,
+    Undone,
 };
 use crate::image::ImageSource;
 use crate::process::{Ending, ProcessError, Program, Run};
@@ -82,11 +85,13 @@ pub struct Deadlines {
     pub map: Duration,
     /// Unmapping, and undoing a map that failed.
     pub unmap: Duration,
-    /// Mounting, with the repair before it.
+    /// Mounting, with the repair before it, and growing after it.
     pub mount: Duration,
     /// Unmounting, and looking at what is there.
     pub unmount: Duration,
-    /// How long, of these, to wait for what is in use to become free.
+    /// Growing what is mounted.
+    pub grow: Duration,
+    /// How long, of these, to wait for what is in use to become free, and for a device to follow its image.
     pub release: Duration,
     /// How long, of these, a server may take to close its image. One that is killed instead leaves its
     /// lock behind, and volmaster has to break that.
@@ -100,6 +105,7 @@ impl Default for Deadlines {
             unmap: Duration::from_secs(25),
             mount: Duration::from_secs(40),
             unmount: Duration::from_secs(20),
+            grow: Duration::from_secs(30),
             release: Duration::from_secs(5),
             close: Duration::from_secs(15),
         }
@@ -133,6 +139,10 @@ struct Programs {
     ceph_conf: Program,
     modprobe: Program,
     e2fsck: Program,
+    tune2fs: Program,
+    resize2fs: Program,
+    xfs_growfs: Program,
+    btrfs: Program,
 }
 
 impl LinuxHost {
@@ -155,6 +165,10 @@ impl LinuxHost {
             ceph_conf: Program::find("ceph-conf", "ceph-common"),
             modprobe: Program::find("modprobe", "kmod"),
             e2fsck: Program::find("e2fsck", "e2fsprogs"),
+            tune2fs: Program::find("tune2fs", "e2fsprogs"),
+            resize2fs: Program::find("resize2fs", "e2fsprogs"),
+            xfs_growfs: Program::find("xfs_growfs", "xfsprogs"),
+            btrfs: Program::find("btrfs", "btrfs-progs"),
         };
         // No pool has a name that begins with a dot.
         let ledger = Ledger::new(config.map_root.join(".records"));
@@ -301,7 +315,7 @@ impl HostDriver for LinuxHost {
         self.unmap_image(source).await
     }
 
-    async fn mount(&self, mapping: &Mapping, request: &MountRequest) -> Result<(), HostError> {
+    async fn mount(&self, mapping: &Mapping, request: &MountRequest) -> Result<Mounted, HostError> {
         self.within(self.deadlines().mount).mount(mapping, request).await
     }
 
@@ -334,6 +348,10 @@ impl HostDriver for LinuxHost {
 
     async fn space(&self, target: &Path) -> Result<Space, HostError> {
         self.within(self.deadlines().unmount).measure(target).await
+    }
+
+    async fn grow(&self, mapping: &Mapping, target: &Path, size: u64) -> Result<Grown, HostError> {
+        self.within(self.deadlines().grow).grow(mapping, target, size).await
     }
 
     async fn limit(&self, mapping: &Mapping, limits: &RateLimits) -> Result<(), HostError> {

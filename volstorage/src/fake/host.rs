@@ -10,12 +10,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use uuid::Uuid;
 use volcore::limit::RateLimits;
 use volcore::options::Access;
 
 use crate::faults::Faults;
 use crate::host::{
-    Found, HostDriver, HostError, Inventory, MapRequest, Mapping, Mode, MountRequest, Space, Undone,
+    Found, Grown, HostDriver, HostError, Inventory, MapRequest, Mapping, Mode, MountRequest,
+    Mounted, Space, Undone,
 };
 use crate::image::ImageSource;
 
@@ -38,8 +40,29 @@ struct State {
     missing: HashSet<ImageSource>,
     blank: HashSet<ImageSource>,
     unserved: HashSet<ImageSource>,
+    contents: BTreeMap<String, Content>,
     devices: usize,
 }
+
+/// What is in an image: it outlives its mappings.
+#[derive(Clone, Copy, Debug)]
+struct Content {
+    /// Its bytes.
+    image: u64,
+    /// Those that its file system has.
+    filesystem: u64,
+    /// The UUID of its file system.
+    uuid: Uuid,
+}
+
+impl Default for Content {
+    fn default() -> Self {
+        Content { image: SIZE, filesystem: SIZE, uuid: Uuid::nil() }
+    }
+}
+
+/// How large images are about which nothing else was said.
+const SIZE: u64 = 10 << 20;
 
 #[derive(Debug)]
 struct Mapped {
@@ -56,6 +79,33 @@ impl State {
 
     fn is_mounted(&self, device: &Path) -> bool {
         self.mounts.iter().any(|(mounted, _)| mounted == device)
+    }
+
+    fn content(&mut self, source: &ImageSource) -> &mut Content {
+        self.contents.entry(name(source)).or_default()
+    }
+
+    /// What a mount says of growing.
+    fn fill(&mut self, faults: &Faults, source: &ImageSource, mode: Mode) -> Mounted {
+        match mode {
+            Mode::ReadOnly => Mounted { fills: None, flaw: None },
+            Mode::ReadWrite => match self.grow(faults, source) {
+                Ok(grown) => Mounted { fills: Some(grown.device()), flaw: None },
+                Err(flaw) => Mounted { fills: None, flaw: Some(flaw) },
+            },
+        }
+    }
+
+    /// Grows a file system to its image; says whether it was smaller.
+    fn grow(&mut self, faults: &Faults, source: &ImageSource) -> Result<Grown, HostError> {
+        let content = self.content(source);
+        if content.filesystem >= content.image {
+            return Ok(Grown::AsItWas(content.image));
+        }
+        faults.effect("grow the file system", || {
+            content.filesystem = content.image;
+            Ok(Grown::Larger(content.image))
+        })
     }
 
     /// Who has a device: mounts, and containers that got it through one.
@@ -125,6 +175,26 @@ impl FakeHost {
         device.and_then(|device| state.limits.get(device)).copied().unwrap_or_default()
     }
 
+    /// Says how large an image has become; one about which nothing was said has 10 MiB.
+    pub fn set_size(&self, source: &ImageSource, bytes: u64) {
+        self.state().content(source).image = bytes;
+    }
+
+    /// How large the file system in an image is.
+    pub fn filesystem_size(&self, source: &ImageSource) -> u64 {
+        self.state().content(source).filesystem
+    }
+
+    /// The UUID of the file system in an image: nil until it was set.
+    pub fn identity(&self, source: &ImageSource) -> Uuid {
+        self.state().content(source).uuid
+    }
+
+    /// Says what the UUID is, as a rollback of the image does.
+    pub fn set_identity(&self, source: &ImageSource, uuid: Uuid) {
+        self.state().content(source).uuid = uuid;
+    }
+
     /// Says that there is no such image.
     pub fn set_missing(&self, source: &ImageSource) {
         self.state().missing.insert(source.clone());
@@ -148,7 +218,9 @@ impl FakeHost {
 
     /// Takes everything away, as a reboot does.
     pub fn reboot(&self) {
-        *self.state() = State::default();
+        let mut state = self.state();
+        let contents = std::mem::take(&mut state.contents);
+        *state = State { contents, ..State::default() };
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -220,7 +292,7 @@ impl HostDriver for FakeHost {
         })
     }
 
-    async fn mount(&self, mapping: &Mapping, request: &MountRequest) -> Result<(), HostError> {
+    async fn mount(&self, mapping: &Mapping, request: &MountRequest) -> Result<Mounted, HostError> {
         let mut state = self.state();
         let found = state.position(&mapping.source).map(|index| &state.mapped[index]);
         let device = mapping.device.clone();
@@ -236,7 +308,7 @@ impl HostDriver for FakeHost {
         match state.mounts.iter().find(|(_, target)| *target == request.target) {
             Some((mounted, _)) if *mounted == device => {
                 state.limit(mapping, &request.limits);
-                return Ok(());
+                return Ok(state.fill(&self.faults, &mapping.source, request.mode));
             }
             Some((mounted, _)) => {
                 return Err(busy(&request.target, vec![mounted.display().to_string()]));
@@ -254,12 +326,20 @@ impl HostDriver for FakeHost {
             let device = device.display().to_string();
             return Err(HostError::Unmountable { device, reason: reason.to_owned() });
         }
+        let identity = request.identity.filter(|_| request.mode == Mode::ReadWrite);
+        if let Some(uuid) = identity.filter(|uuid| *uuid != state.content(&mapping.source).uuid) {
+            self.faults.effect("set the file system's UUID", || {
+                state.content(&mapping.source).uuid = uuid;
+                Ok::<_, HostError>(())
+            })?;
+        }
         self.faults.effect("mount", || {
             state.limit(mapping, &request.limits);
             state.last.insert(request.target.clone(), device.clone());
             state.mounts.push((device, request.target.clone()));
-            Ok(())
-        })
+            Ok::<_, HostError>(())
+        })?;
+        Ok(state.fill(&self.faults, &mapping.source, request.mode))
     }
 
     async fn unmount(&self, target: &Path) -> Result<Undone, HostError> {
@@ -303,13 +383,42 @@ impl HostDriver for FakeHost {
     }
 
     async fn space(&self, target: &Path) -> Result<Space, HostError> {
-        if self.state().mounts.iter().any(|(_, mounted)| mounted == target) {
-            return Ok(Space { size: 10 << 20, used: 1 << 20 });
+        let state = self.state();
+        let mut mounts = state.mounts.iter();
+        if let Some((device, _)) = mounts.find(|(_, mounted)| mounted == target) {
+            let mut mapped = state.mapped.iter();
+            let mapped = mapped.find(|mapped| mapped.mapping.device == *device);
+            let content = mapped.and_then(|it| state.contents.get(&name(&it.mapping.source)));
+            let size = content.copied().unwrap_or_default().filesystem;
+            return Ok(Space { size, used: 1 << 20 });
         }
         Err(HostError::Failed {
             action: format!("measure {}", target.display()),
             source: "nothing is mounted there".into(),
         })
+    }
+
+    async fn grow(&self, mapping: &Mapping, target: &Path, size: u64) -> Result<Grown, HostError> {
+        self.faults.alive("grow")?;
+        let mut state = self.state();
+        let there = (mapping.device.clone(), target.to_owned());
+        let failed = |source: String| HostError::Failed {
+            action: format!("grow {}", mapping.device.display()),
+            source: source.into(),
+        };
+        if !state.mounts.contains(&there) {
+            return Err(failed(format!("{} is not mounted from it", target.display())));
+        }
+        let found = state.position(&mapping.source).map(|index| state.mapped[index].mode);
+        let has = state.content(&mapping.source).image;
+        if has < size {
+            return Err(failed(format!("its image should have {size} bytes, and has {has}")));
+        }
+        match found {
+            Some(Mode::ReadWrite) => state.grow(&self.faults, &mapping.source),
+            Some(Mode::ReadOnly) => Ok(Grown::AsItWas(has)),
+            None => Err(failed(format!("{} is not mapped to it any more", name(&mapping.source)))),
+        }
     }
 
     async fn limit(&self, mapping: &Mapping, limits: &RateLimits) -> Result<(), HostError> {

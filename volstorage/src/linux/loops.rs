@@ -78,6 +78,11 @@ nix::ioctl_read_bad!(
     0x4C05,
     Info
 );
+nix::ioctl_none_bad!(
+    /// Takes over the size that the file has now.
+    set_capacity,
+    0x4C07
+);
 nix::ioctl_write_ptr_bad!(
     /// Attaches, with all settings at once (Linux 5.8).
     configure,
@@ -147,6 +152,14 @@ impl LoopId {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Makes a device as large as its file has become. The device is in use, so it is the same one.
+pub(super) fn follow(number: u32) -> io::Result<()> {
+    let opened = File::open(device(number))?;
+    // SAFETY: the descriptor is open, and this request takes no argument.
+    unsafe { set_capacity(opened.as_raw_fd()) }?;
+    Ok(())
 }
 
 fn device(number: u32) -> PathBuf {

@@ -7,13 +7,13 @@ use nix::sys::statvfs::statvfs;
 use volcore::limit::RateLimits;
 use volcore::options::Access;
 
-use super::mounts::{At, Job, Unmounted};
-use super::probe::{Ext, Filesystem};
+use super::mounts::{At, Job, Unmounted, Whose};
+use super::probe::{Ext, Filesystem, Superblock};
 use super::{
     Operation, Shared, failed, kernel, limits, mountinfo, mounts, name_of, probe, process_table,
     resolved,
 };
-use crate::host::{HostError, Mapping, Mode, MountRequest, Space, Undone};
+use crate::host::{HostError, Mapping, Mode, MountRequest, Mounted, Space, Undone};
 
 /// How much of what a program said goes into an error.
 const SAID: usize = 500;
@@ -23,19 +23,20 @@ impl Operation<'_> {
         &self,
         mapping: &Mapping,
         request: &MountRequest,
-    ) -> Result<(), HostError> {
+    ) -> Result<Mounted, HostError> {
         let look = {
             let (mapping, request) = (mapping.clone(), request.clone());
             move |shared: &Shared| shared.look(&mapping, &request)
         };
         let action = format!("look at {}", mapping.device.display());
+        let mut flaw = None;
         if let Some(job) = self.call(action, look).await? {
             if job.filesystem.name() != request.filesystem {
                 let (found, expected) = (job.filesystem.name(), &request.filesystem);
                 tracing::info!(device = %job.device.display(), expected, found, "another file system");
             }
             match self.mount_new(job).await {
-                Ok(()) => {}
+                Ok(found) => flaw = found,
                 Err(error) if request.mode == Mode::ReadOnly => return Err(error),
                 Err(error) => return Err(self.blame_lock(&mapping.source, error).await),
             }
@@ -45,14 +46,35 @@ impl Operation<'_> {
             let (image, error) = (name_of(&mapping.source), &error as &dyn std::error::Error);
             tracing::warn!(image, error, "the limits of a volume are not held");
         }
+        let mounted = self.fill(mapping, request, flaw).await;
         // From now on the mount keeps the device.
         let source = mapping.source.clone();
         let action = format!("close {}", mapping.device.display());
-        self.call(action, move |shared| {
+        let close = move |shared: &Shared| {
             shared.let_go(&source);
             Ok(())
-        })
-        .await
+        };
+        self.call(action, close).await.map(|()| mounted)
+    }
+
+    /// Grows what is mounted to its device.
+    async fn fill(
+        &self,
+        mapping: &Mapping,
+        request: &MountRequest,
+        flaw: Option<HostError>,
+    ) -> Mounted {
+        if request.mode == Mode::ReadOnly {
+            return Mounted { fills: None, flaw };
+        }
+        match self.grow(mapping, &request.target, 0).await {
+            Ok(grown) => Mounted { fills: Some(grown.device()), flaw },
+            Err(error) => {
+                let (image, cause) = (name_of(&mapping.source), &error as &dyn std::error::Error);
+                tracing::warn!(image, cause, "mounted smaller than its image");
+                Mounted { fills: None, flaw: Some(flaw.unwrap_or(error)) }
+            }
+        }
     }
 
     /// Sets the limits where nobody else holds them.
@@ -84,12 +106,31 @@ impl Operation<'_> {
         self.call(action, set).await
     }
 
-    async fn mount_new(&self, job: Job) -> Result<(), HostError> {
-        if (job.filesystem, job.mode) == (Filesystem::Ext(Ext::Preen), Mode::ReadWrite) {
-            self.repair(&job.device).await?;
+    /// Mounts what is not mounted; gives the flaw that it has then.
+    async fn mount_new(&self, mut job: Job) -> Result<Option<HostError>, HostError> {
+        let mut flaw = None;
+        if job.mode == Mode::ReadWrite {
+            if job.filesystem == Filesystem::Ext(Ext::Preen) {
+                self.repair(&job.device).await?;
+            }
+            if let (Whose::Shared, Some(uuid)) = (job.uuid, job.identity) {
+                match self.identify(&job.device, job.filesystem, uuid).await {
+                    Ok(()) => job.uuid = Whose::Own,
+                    // The kernel may take its device for that of the other one.
+                    Err(error) if job.filesystem == Filesystem::Btrfs => return Err(error),
+                    Err(error) => flaw = Some(error),
+                }
+            }
+            if let Err(error) = self.grow_unmounted(&job.device, job.filesystem).await {
+                flaw = flaw.or(Some(error));
+            }
+        }
+        if let Some(flaw) = &flaw {
+            let (device, cause) = (job.device.display(), flaw as &dyn std::error::Error);
+            tracing::warn!(%device, cause, "mounted all the same");
         }
         let action = format!("mount {} on {}", job.device.display(), job.target.display());
-        self.call(action, move |shared| shared.mount_job(&job)).await
+        self.call(action, move |shared| shared.mount_job(&job)).await.map(|()| flaw)
     }
 
     /// Lets e2fsck replay the journal and repair what it can without asking: milliseconds for a
@@ -211,12 +252,17 @@ impl Shared {
             }
         }
         match probe::probe(device).map_err(failed(format!("read {}", device.display())))? {
-            Some(filesystem) => Ok(Some(Job {
+            Some(Superblock { filesystem, uuid }) => Ok(Some(Job {
                 device: device.to_owned(),
                 target,
                 filesystem,
                 options: request.options.clone(),
                 mode: request.mode,
+                identity: request.identity,
+                uuid: match request.identity {
+                    Some(identity) if identity != uuid => Whose::Shared,
+                    Some(_) | None => Whose::Own,
+                },
             })),
             None => Err(HostError::Unmountable {
                 device: device.display().to_string(),
@@ -229,7 +275,7 @@ impl Shared {
     }
 
     /// Whether the device is still this image's: numbers are used again.
-    fn is_mapped(&self, mapping: &Mapping) -> Result<bool, HostError> {
+    pub(super) fn is_mapped(&self, mapping: &Mapping) -> Result<bool, HostError> {
         let record = self.ledger.read(&mapping.source).map_err(failed("read the record"))?;
         let Some(record) = record else { return Ok(false) };
         Ok(match record.access {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use uuid::Uuid;
 use volcore::options::MountOption;
 
 use super::mountinfo;
@@ -26,6 +27,19 @@ pub(super) struct Job {
     pub options: Vec<MountOption>,
     /// Whether it may be written to.
     pub mode: Mode,
+    /// The UUID that the file system is to have.
+    pub identity: Option<Uuid>,
+    /// Whose UUID it has.
+    pub uuid: Whose,
+}
+
+/// Whose UUID a file system has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// Its own.
+    Own,
+    /// Maybe also that of another one on this machine.
+    Shared,
 }
 
 /// What is at a folder.
@@ -51,7 +65,10 @@ pub(super) fn at(target: &Path, device: &Path) -> io::Result<At> {
 impl Job {
     /// Mounts. The folder exists.
     pub fn mount(&self) -> Result<(), HostError> {
-        let (flags, data) = flags_and_data(&self.options, self.mode, self.filesystem);
+        let (flags, mut data) = flags_and_data(&self.options, self.mode, self.filesystem);
+        if (self.filesystem, self.uuid) == (Filesystem::Xfs, Whose::Shared) {
+            data.push_str(if data.is_empty() { "nouuid" } else { ",nouuid" });
+        }
         let name = self.filesystem.name();
         mount(Some(&self.device), &self.target, Some(name), flags, Some(data.as_str()))
             .map_err(|error| self.explain(error, &data))?;
@@ -86,6 +103,9 @@ impl Job {
             Errno::EINVAL if !data.is_empty() => unmountable(format!(
                 "the kernel refuses its {name} with the options `{data}`: one of them is unknown to it, or \
                  the file system is damaged; the kernel log says more"
+            )),
+            Errno::EEXIST => unmountable(format!(
+                "another {name} with its UUID is known to this kernel, maybe that of the volume it was cloned from"
             )),
             Errno::EACCES | Errno::EROFS => {
                 unmountable("it is to be written to, and the device is read-only".to_owned())

@@ -77,6 +77,26 @@ impl Bed {
         source
     }
 
+    /// A file with this file system.
+    pub fn formatted(&self, name: &str, filesystem: &str) -> ImageSource {
+        let (size, mkfs): (u64, &[&str]) = match filesystem {
+            "xfs" => (320, &["mkfs.xfs", "-q"]),
+            "btrfs" => (128, &["mkfs.btrfs", "-q"]),
+            _ => (64, &["mkfs.ext4", "-q", "-F", "-m0"]),
+        };
+        let source = self.blank(name, size * MIB);
+        run(mkfs[0], &[&mkfs[1..], &[path_of(&source).to_str().unwrap()]].concat());
+        source
+    }
+
+    /// A copy of a file as it is now, holes and all.
+    pub fn copy(&self, source: &ImageSource, name: &str) -> ImageSource {
+        let path = self.path(name);
+        let paths = [path_of(source), &path].map(|path| path.to_str().unwrap());
+        run("cp", &[&["--sparse=always"], &paths[..]].concat());
+        ImageSource::File { path }
+    }
+
     /// All that is left on the machine of what was done below the folder.
     pub fn leftovers(&self) -> Vec<String> {
         let folder = self.folder.path().to_str().unwrap();
@@ -136,7 +156,16 @@ pub fn mount(target: &Path) -> MountRequest {
         options: Vec::new(),
         mode: Mode::ReadWrite,
         limits: RateLimits::default(),
+        identity: None,
     }
+}
+
+/// Whether this machine lets root grow a mounted ext4; in a container it may not.
+pub fn may_grow_ext_online() -> bool {
+    const CAP_SYS_RESOURCE: u32 = 24;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
+    u64::from_str_radix(effective.trim(), 16).unwrap() & (1 << CAP_SYS_RESOURCE) != 0
 }
 
 /// Maps and mounts.
