@@ -5,8 +5,8 @@
 //! volume's lock; intent is on disk before the first effect.
 
 pub mod cache;
+pub mod changes;
 pub mod leave;
-pub mod limits;
 pub mod mount;
 pub mod status;
 pub mod unmount;
@@ -22,6 +22,7 @@ use volcore::options::Access;
 use volstorage::host::HostDriver;
 
 use crate::app::cache::Cache;
+use crate::app::changes::Stunted;
 use crate::host::locks::Locks;
 use crate::host::uses::Uses;
 use crate::master::Master;
@@ -78,6 +79,8 @@ pub struct Plugin {
     pub default_tenant: Option<TenantName>,
     /// Wakes the reconciler.
     pub nudge: tokio::sync::Notify,
+    /// What could not grow a short while ago.
+    pub stunted: Stunted,
 }
 
 /// It is not the volume's turn: something else on it takes too long.

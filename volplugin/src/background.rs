@@ -1,6 +1,6 @@
 //! Loops that bring things together again: periodic and nudged, idempotent, with no input.
 
 pub mod cache;
-pub mod limits;
+pub mod changes;
 pub mod reconcile;
 pub mod session;

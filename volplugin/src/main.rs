@@ -14,6 +14,7 @@ use tracing_subscriber::EnvFilter;
 use volapi::problem::chain;
 use volclient::{Client, Options};
 use volplugin::app::cache::Cache;
+use volplugin::app::changes::Stunted;
 use volplugin::app::{Me, Plugin};
 use volplugin::background;
 use volplugin::config::{Args, Config, LogFormat};
@@ -74,11 +75,12 @@ async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
         access: config.access,
         default_tenant: config.default_tenant,
         nudge: tokio::sync::Notify::new(),
+        stunted: Stunted::default(),
     });
     let (calls, stop) = (TaskTracker::new(), CancellationToken::new());
     tokio::spawn(background::session::run(Arc::clone(&plugin)));
     tokio::spawn(background::cache::run(Arc::clone(&plugin)));
-    tokio::spawn(background::limits::run(Arc::clone(&plugin)));
+    tokio::spawn(background::changes::run(Arc::clone(&plugin)));
     tokio::spawn(background::reconcile::run(Arc::clone(&plugin)));
     let serving = serve(&socket, Arc::clone(&plugin), calls.clone(), stop.clone());
     // Cancel-safe: serve() is dropped only at the end of the process.

@@ -14,7 +14,7 @@ use volapi::volumes::{Image, State, Volume};
 use volcore::limit::RateLimits;
 use volcore::name::{MountId, VolumeId};
 use volcore::options::{Access, Sharing};
-use volstorage::host::{HostError, MapRequest, Mapping, Mode, MountRequest};
+use volstorage::host::{HostError, MapRequest, Mapping, Mode, MountRequest, Mounted};
 use volstorage::image::ImageSource;
 
 use crate::app::{NoTurn, Plugin, within};
@@ -79,6 +79,19 @@ pub enum MountError {
 }
 
 impl Held {
+    /// Notes what came of mapping and mounting it.
+    fn mounted(&mut self, mapping: Mapping, mounted: Mounted) {
+        let Mounted { fills, flaw } = mounted;
+        self.mapping = Some(mapping);
+        self.last_error = match (flaw, fills) {
+            (Some(flaw), _) => Some(volapi::problem::chain(&flaw)),
+            (None, Some(_)) => None,
+            // Read-only, nothing was tried.
+            (None, None) => self.last_error.take(),
+        };
+        self.size = fills.unwrap_or(self.size);
+    }
+
     /// Notes whether Docker will be told of this Mount.
     fn answer(&mut self, use_id: &MountId, caller: &Caller) {
         if let Some(one) = self.uses.get_mut(use_id) {
@@ -136,9 +149,10 @@ impl Plugin {
         };
         held.uses.insert(use_id.clone(), one_more);
         // Quick while it is mapped and mounted, and puts it right where an operator has unmounted it.
-        let mapping = self.map_and_mount(&held).await;
-        held.mapping =
-            Some(mapping.map_err(|source| MountError::Host { volume: id.clone(), source })?);
+        let mapped = self.map_and_mount(&held).await;
+        let (mapping, mounted) =
+            mapped.map_err(|source| MountError::Host { volume: id.clone(), source })?;
+        held.mounted(mapping, mounted);
         held.told = false;
         self.uses.put(&held)?;
         match self.tell(&held).await {
@@ -183,9 +197,9 @@ impl Plugin {
             return Err(refused(source));
         }
         match self.map_and_mount(&held).await {
-            Ok(mapping) => {
+            Ok((mapping, mounted)) => {
                 held.phase = Phase::Mounted;
-                held.mapping = Some(mapping);
+                held.mounted(mapping, mounted);
             }
             Err(source) => {
                 self.undo(held).await;
@@ -235,6 +249,8 @@ impl Plugin {
             mount_options: volume.options.mount_options.clone().unwrap_or_default(),
             map_options: volume.options.map_options.clone().unwrap_or_default(),
             limits: volume.options.rate_limit.clone(),
+            identity: volume.options.from.as_ref().map(|_| volume.uid),
+            size: 0,
             sharing: volume.options.sharing.unwrap_or_default(),
             mapping: None,
             uses: BTreeMap::from([(use_id, one_more)]),
@@ -243,7 +259,7 @@ impl Plugin {
         }
     }
 
-    async fn map_and_mount(&self, held: &Held) -> Result<Mapping, HostError> {
+    async fn map_and_mount(&self, held: &Held) -> Result<(Mapping, Mounted), HostError> {
         let mode = match held.sharing {
             Sharing::ReadOnly => Mode::ReadOnly,
             Sharing::Host | Sharing::Container => Mode::ReadWrite,
@@ -261,9 +277,10 @@ impl Plugin {
             options: held.mount_options.clone(),
             mode,
             limits: RateLimits::from(&held.limits),
+            identity: held.identity,
         };
-        self.driver.mount(&mapping, &mount).await?;
-        Ok(mapping)
+        let mounted = self.driver.mount(&mapping, &mount).await?;
+        Ok((mapping, mounted))
     }
 
     /// Tells volmaster what is held: this is the claim, and its renewal.

@@ -113,6 +113,12 @@ pub struct Held {
     /// The limits for all containers together, where this host holds them: those that are set.
     #[serde(default)]
     pub limits: RateLimitOptions,
+    /// The UUID that its file system is to have: that of a clone is its source's at first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Uuid>,
+    /// The bytes of its device when the file system was last found to fill it; 0 where that was never so.
+    #[serde(default)]
+    pub size: u64,
     /// Who may use it at the same time.
     pub sharing: Sharing,
     /// The device, once it is mapped.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use volcore::limit::RateLimits;
 use volplugin::app::Plugin;
-use volplugin::background::{limits, reconcile};
+use volplugin::background::{changes, reconcile};
 use volplugin::master::Master;
 use volstorage::fake::Fault;
 use volstorage::image::ImageSource;
@@ -42,7 +42,7 @@ impl World {
 async fn a_change_reaches_the_host_within_two_seconds() {
     let (world, plugin, _docker) = mounted("kernel").await;
     assert_eq!(world.held_to(), Some(1));
-    let following = tokio::spawn(limits::run(Arc::clone(&plugin)));
+    let following = tokio::spawn(changes::run(Arc::clone(&plugin)));
     for (value, expected) in [("2MB", Some(2 << 20)), ("0", None), ("7", Some(7))] {
         world.master.set(&id("t/v"), KEY, value);
         let changed = Instant::now();
@@ -58,7 +58,7 @@ async fn a_change_reaches_the_host_within_two_seconds() {
 async fn a_restart_keeps_the_change() {
     let (world, plugin, docker) = mounted("kernel").await;
     world.master.set(&id("t/v"), KEY, "2");
-    plugin.follow_limits().await.unwrap();
+    plugin.follow_changes().await.unwrap();
     drop(plugin);
     // No volmaster: what is known is on disk.
     world.master.state().down = true;
@@ -69,7 +69,7 @@ async fn a_restart_keeps_the_change() {
     world.master.state().down = false;
     world.master.set(&id("t/v"), KEY, "3");
     let next = world.start();
-    next.follow_limits().await.unwrap();
+    next.follow_changes().await.unwrap();
     assert_eq!(world.held_to(), Some(3));
 }
 
@@ -78,28 +78,21 @@ async fn an_outage_of_the_control_plane_changes_nothing() {
     let (world, plugin, docker) = mounted("kernel").await;
     world.master.state().down = true;
     world.master.set(&id("t/v"), KEY, "2");
-    plugin.follow_limits().await.unwrap_err();
+    plugin.follow_changes().await.unwrap_err();
     assert_eq!(world.held_to(), Some(1));
     docker.mount(&plugin, "t/v", "m2").await.unwrap();
     docker.unmount(&plugin, "t/v", "m2").await.unwrap();
     world.master.state().down = false;
-    plugin.follow_limits().await.unwrap();
+    plugin.follow_changes().await.unwrap();
     assert_eq!(world.held_to(), Some(2));
 }
 
 #[tokio::test]
-async fn nobody_is_asked_where_this_host_holds_none() {
-    let (world, plugin, docker) = mounted("fuse").await;
+async fn limits_that_others_hold_are_left_to_them() {
+    let (world, plugin, _docker) = mounted("fuse").await;
     world.master.set(&id("t/v"), KEY, "2");
-    plugin.follow_limits().await.unwrap();
-    docker.unmount(&plugin, "t/v", "m1").await.unwrap();
-    plugin.follow_limits().await.unwrap();
-    assert_eq!((world.master.state().asked_for_limits, world.held_to()), (0, None));
-    let (world, plugin, docker) = mounted("kernel").await;
-    plugin.follow_limits().await.unwrap();
-    docker.unmount(&plugin, "t/v", "m1").await.unwrap();
-    plugin.follow_limits().await.unwrap();
-    assert_eq!(world.master.state().asked_for_limits, 1);
+    plugin.follow_changes().await.unwrap();
+    assert_eq!(world.held_to(), None);
 }
 
 /// Fails, does it without an answer, or dies: the next look sets it right, the record with it.
@@ -109,14 +102,14 @@ async fn whatever_goes_wrong_the_next_look_sets_it_right() {
         let (world, plugin, docker) = mounted("kernel").await;
         world.master.set(&id("t/v"), KEY, "2");
         world.host.faults().break_nth(1, fault);
-        plugin.follow_limits().await.unwrap();
+        plugin.follow_changes().await.unwrap();
         assert!(!world.host.faults().is_ahead(), "{fault:?} was reached");
         let held = plugin.uses.get(&id("t/v")).unwrap();
         assert!(held.last_error.is_some(), "{fault:?}");
         world.host.faults().revive();
         let next = world.start();
-        next.follow_limits().await.unwrap();
-        next.follow_limits().await.unwrap();
+        next.follow_changes().await.unwrap();
+        next.follow_changes().await.unwrap();
         let held = next.uses.get(&id("t/v")).unwrap();
         let recorded = (held.limits.write_bps, held.last_error);
         assert_eq!((world.held_to(), recorded), (Some(2), (Some(2), None)), "{fault:?}");
@@ -133,7 +126,7 @@ async fn only_the_volume_that_is_meant_is_limited() {
     let mut record = plugin.uses.get(&id("t/v")).unwrap();
     let uid = std::mem::replace(&mut record.uid, uuid::Uuid::from_u128(9));
     plugin.uses.put(&record).unwrap();
-    plugin.follow_limits().await.unwrap();
+    plugin.follow_changes().await.unwrap();
     assert_eq!(world.held_to(), Some(1));
     record.uid = uid;
     let device = record
@@ -141,7 +134,7 @@ async fn only_the_volume_that_is_meant_is_limited() {
         .as_mut()
         .map(|mapping| std::mem::replace(&mut mapping.device, "/dev/fake9".into()));
     plugin.uses.put(&record).unwrap();
-    plugin.follow_limits().await.unwrap();
+    plugin.follow_changes().await.unwrap();
     assert_eq!(world.held_to(), Some(1));
     let said = plugin.uses.get(&id("t/v")).unwrap().last_error.unwrap();
     assert!(said.contains("not mapped to it any more"), "{said}");
@@ -149,10 +142,10 @@ async fn only_the_volume_that_is_meant_is_limited() {
     plugin.uses.put(&record).unwrap();
     // In the middle of something else: the next look does it.
     let turn = plugin.locks.lock(&id("t/v")).await;
-    plugin.follow_limits().await.unwrap();
+    plugin.follow_changes().await.unwrap();
     assert_eq!(world.held_to(), Some(1));
     drop(turn);
-    plugin.follow_limits().await.unwrap();
+    plugin.follow_changes().await.unwrap();
     reconcile::pass(&plugin, Duration::ZERO).await;
     assert_eq!(world.held_to(), Some(2));
 }

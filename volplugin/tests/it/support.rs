@@ -22,6 +22,7 @@ use volcore::policy::TenantPolicy;
 use volcore::spec::VolumeSpec;
 use volcore::volume::{self, Disposal, ImageFit, VolumeState};
 use volplugin::app::cache::Cache;
+use volplugin::app::changes::Stunted;
 use volplugin::app::{Me, Plugin};
 use volplugin::host::locks::Locks;
 use volplugin::host::uses::Uses;
@@ -47,8 +48,10 @@ pub struct State {
     pub calls: usize,
     /// The call with this number fails so.
     pub fault: Option<(usize, Fault)>,
-    /// How often limits were asked for.
-    pub asked_for_limits: usize,
+    /// How often limits and sizes were asked for.
+    pub asked_for_changes: usize,
+    /// It is a volmaster that says nothing of sizes.
+    pub silent_of_sizes: bool,
     /// No call gets there.
     pub down: bool,
 }
@@ -103,7 +106,7 @@ impl FakeMaster {
 fn wire(state: &State, volume: &volume::Volume) -> Volume {
     let image = Image::File { path: format!("/images/rbd/{}", volume.id.image_name()).into() };
     let mount = state.claims.get(&volume.id).cloned().and_then(Mount::from_claim);
-    Volume::new(volume.clone(), image, mount)
+    Volume::new(volume.clone(), image, mount, None)
 }
 
 fn find<'s>(state: &'s State, id: &VolumeId) -> Result<&'s volume::Volume, MasterError> {
@@ -223,15 +226,16 @@ impl Master for FakeMaster {
         _: Duration,
     ) -> Result<Vec<HeldLimits>, MasterError> {
         self.call(|state| {
-            state.asked_for_limits += 1;
+            state.asked_for_changes += 1;
             let held = state
                 .claims
                 .values()
                 .filter(|claim| claim.holders.iter().any(|holder| holder.host == *host));
             let one = |claim: &Claim| {
                 let volume = find(state, &claim.volume)?;
+                let size = if state.silent_of_sizes { 0 } else { volume.spec.size.bytes() };
                 let rate_limit = (&volume.spec.rate_limits).into();
-                Ok(HeldLimits { volume: volume.id.clone(), uid: volume.uid, rate_limit })
+                Ok(HeldLimits { volume: volume.id.clone(), uid: volume.uid, size, rate_limit })
             };
             held.map(one).collect()
         })
@@ -289,6 +293,7 @@ impl World {
             access: Access::Auto,
             default_tenant: None,
             nudge: tokio::sync::Notify::new(),
+            stunted: Stunted::default(),
         })
     }
 }
