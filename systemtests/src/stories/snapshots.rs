@@ -27,10 +27,10 @@ fn comes_back(story: &Story<'_>, filesystem: &str, size: &str) {
     let volume = story.create(filesystem, &options);
     let data = format!("-v {volume}:/data");
     h1.run(&data, FILL).ok();
-    let old = h1.run(&data, HASH).ok();
+    let old = h1.run(&data, HASH).ok().to_owned();
     story.volcli(&format!("snapshot create {volume} before")).ok();
     h1.run(&data, CHANGE).ok();
-    let new = h1.run(&data, HASH).ok();
+    let new = h1.run(&data, HASH).ok().to_owned();
     assert_ne!(old, new);
 
     let clone = story.volume(&format!("{filesystem}-clone"));

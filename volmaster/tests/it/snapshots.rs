@@ -166,8 +166,8 @@ async fn cloning_whatever_goes_wrong() {
                 let record = stage.records().volume(&volume("t/c")).await.unwrap();
                 match (&clone, &record) {
                     (Some(clone), Some(record)) => {
-                        holds(clone.uid == Some(record.value.uid), &record)?;
-                        holds(clone.data.starts_with(expected) && clone.size == 20 << 20, &clone)
+                        holds(clone.uid == Some(record.value.uid), record)?;
+                        holds(clone.data.starts_with(expected) && clone.size == 20 << 20, clone)
                     }
                     (None, None) => holds(!is_done, "there is no clone"),
                     _ => holds(false, (&clone, &record)),
