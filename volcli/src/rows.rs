@@ -363,3 +363,37 @@ fn loop_detail(task: &Loop) -> String {
     }
     told
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_shown_in_the_largest_unit_that_they_fill() {
+        for (count, shown) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1 KiB"),
+            (1_234_567, "1.1 MiB"),
+            (10 << 20, "10 MiB"),
+            (3 << 29, "1.5 GiB"),
+            (1 << 60, "1 EiB"),
+            (u64::MAX, "15.9 EiB"),
+        ] {
+            assert_eq!(bytes(count), shown);
+        }
+    }
+
+    #[test]
+    fn a_schedule_in_a_few_words() {
+        let text = r#"{"volume": "t/v", "frequency": "1h", "retention": "24h7d", "freeze": true,
+            "taken": 0, "missed": 0, "failed": 0}"#;
+        let mut schedule: Schedule = serde_json::from_str(text).unwrap();
+        assert_eq!(scheduled(&schedule), "every 1h, keeps 24h7d");
+        assert_eq!(schedule.cells()[2..5], ["24h7d", "-", "-"]);
+        schedule.retention = None;
+        schedule.keep = Some(3);
+        schedule.next = Some(jiff::Timestamp::UNIX_EPOCH);
+        assert_eq!(scheduled(&schedule), "every 1h, keeps 3, next 1970-01-01T00:00:00Z");
+    }
+}
