@@ -6,6 +6,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -72,6 +73,20 @@ impl Cmd {
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.env.push((name.into(), value.as_ref().to_owned()));
         self
+    }
+
+    /// The process sees a clock that is so many seconds ahead of the machine's, or behind it; its timers go as they should.
+    /// What it starts sees it too, but for a process that was started by [`crate::supervisor`].
+    #[must_use]
+    #[track_caller]
+    pub fn clock_off_by(self, seconds: i64) -> Self {
+        let folders = fs::read_dir("/usr/lib").expect("/usr/lib").flatten();
+        let mut libraries = folders.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"));
+        let library = libraries.find(|library| library.is_file());
+        let library = library.expect("libfaketime: run scripts/install faketime first");
+        self.env("LD_PRELOAD", library)
+            .env("FAKETIME", format!("{seconds:+}"))
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
     }
 
     /// What the command reads; nothing, unless this is said.

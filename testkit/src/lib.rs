@@ -11,7 +11,7 @@
 //! | [`bed`] | the folder of a test process, and the janitor that takes it down |
 //! | [`poll`] | waiting for a condition |
 //! | [`etcd`], [`ceph`], [`host`] | the servers, through the scripts in `scripts/` |
-//! | [`master`] | volmaster processes |
+//! | [`master`], [`supervisor`] | volmaster and volsupervisor processes |
 //! | [`suite`], [`story`] | all of it together, and one test's share of it |
 //! | [`leftovers`] | what a tenant has left anywhere |
 //! | [`http`] | requests as raw as a test needs them |
@@ -30,8 +30,10 @@ pub mod master;
 pub mod poll;
 pub mod story;
 pub mod suite;
+pub mod supervisor;
 
 pub use command::{Cmd, Outcome};
 pub use host::{Host, IMAGE};
 pub use story::Story;
 pub use suite::Suite;
+pub use supervisor::Supervisor;

@@ -10,6 +10,7 @@ use crate::command::{Cmd, Outcome};
 use crate::etcd::Etcd;
 use crate::host::Host;
 use crate::master::Master;
+use crate::supervisor::{Clock, Supervisor};
 
 /// Where the metadata is.
 #[derive(Debug)]
@@ -180,6 +181,13 @@ impl Suite {
     #[track_caller]
     pub fn volcli_direct(&self, line: &str) -> Outcome {
         Cmd::suite("volcli").words(line).args(["--etcd", self.etcd().url()]).run()
+    }
+
+    /// Starts a volsupervisor of all volmasters.
+    #[track_caller]
+    pub fn supervisor(&self, name: &str, clock: Clock) -> Supervisor {
+        let masters: Vec<String> = self.masters.iter().map(Master::url).collect();
+        Supervisor::start(&self.dir, name, &masters, "", clock)
     }
 
     fn volcli_cmd(&self) -> Cmd {
