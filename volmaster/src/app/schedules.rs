@@ -73,8 +73,10 @@ pub fn schedule_due(app: &App) -> DueSnapshots {
     due
 }
 
+/// Rounded up, so that whoever waits for so long does not come too early.
 fn millis(from: Timestamp, to: Timestamp) -> u64 {
-    u64::try_from(to.duration_since(from).as_millis()).unwrap_or(0)
+    let nanos = to.duration_since(from).as_nanos().max(0);
+    u64::try_from((nanos + 999_999) / 1_000_000).unwrap_or(u64::MAX)
 }
 
 /// How all of them do. The mirrors may be older than the store.
