@@ -11,6 +11,7 @@ pub mod life;
 pub mod limits;
 pub mod many;
 pub mod outages;
+pub mod schedules;
 pub mod snapshots;
 
 use testkit::host::Container;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 use systemtests::stories::crashes::{self, Victim};
 use systemtests::stories::{
-    WRITER, cli, containers, filesystems, life, limits, many, snapshots, writes_on,
+    WRITER, cli, containers, filesystems, life, limits, many, schedules, snapshots, writes_on,
 };
 use testkit::ceph::Ceph;
 use testkit::suite::Size;
@@ -77,6 +77,16 @@ fn volcli_ends_as_it_says() {
 #[test]
 fn data_comes_back() {
     snapshots::data_comes_back(&CALM);
+}
+
+#[test]
+fn a_schedule_is_kept() {
+    schedules::a_schedule_is_kept(&CALM);
+}
+
+#[test]
+fn a_schedule_changes() {
+    schedules::a_schedule_changes(&CALM);
 }
 
 #[test]

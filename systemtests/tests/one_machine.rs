@@ -3,7 +3,9 @@
 use std::sync::LazyLock;
 
 use systemtests::stories::crashes::{self, Victim};
-use systemtests::stories::{cli, containers, filesystems, input, life, many, outages};
+use systemtests::stories::{
+    cli, containers, filesystems, input, life, many, outages, schedules, snapshots,
+};
 use testkit::Suite;
 use testkit::suite::Size;
 
@@ -25,6 +27,21 @@ fn inspect_says_how_it_stands() {
 #[test]
 fn every_option_is_taken() {
     life::every_option_is_taken(&CALM);
+}
+
+#[test]
+fn data_comes_back() {
+    snapshots::data_comes_back(&CALM);
+}
+
+#[test]
+fn a_volume_grows() {
+    snapshots::a_volume_grows(&CALM);
+}
+
+#[test]
+fn a_schedule_changes() {
+    schedules::a_schedule_changes(&CALM);
 }
 
 #[test]

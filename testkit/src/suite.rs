@@ -186,8 +186,12 @@ impl Suite {
     /// Starts a volsupervisor of all volmasters.
     #[track_caller]
     pub fn supervisor(&self, name: &str, clock: Clock) -> Supervisor {
-        let masters: Vec<String> = self.masters.iter().map(Master::url).collect();
-        Supervisor::start(&self.dir, name, &masters, "", clock)
+        Supervisor::start(&self.dir, name, &self.master_urls(), "", clock)
+    }
+
+    /// The addresses of all volmasters.
+    pub fn master_urls(&self) -> Vec<String> {
+        self.masters.iter().map(Master::url).collect()
     }
 
     fn volcli_cmd(&self) -> Cmd {
