@@ -1,5 +1,6 @@
 //! The `Status` of `docker volume inspect`, put together from what is known.
 
+use volapi::snapshots::Schedule;
 use volapi::volumes::{Image, Volume};
 use volcore::limit::{RateLimitOptions, RateLimits};
 use volcore::options::{Access, OptionSet};
@@ -61,19 +62,15 @@ impl Plugin {
 }
 
 fn fresh(volume: &Volume) -> Status {
-    let OptionSet { pool, size, filesystem, snapshots, snapshot, rate_limit, access, .. } =
-        &volume.options;
+    let OptionSet { pool, size, filesystem, rate_limit, access, .. } = &volume.options;
     let image = match &volume.image {
         Image::Rbd { image, .. } => image.clone(),
         Image::File { path } => path.display().to_string(),
     };
-    let schedule = match (snapshots, &snapshot.frequency) {
-        // Said plainly, so that nobody trusts in what is not there yet.
-        (Some(true), Some(frequency)) => {
-            format!("every {frequency} (this version does not take them yet)")
-        }
-        _ => "off".to_owned(),
-    };
+    let schedule = volume.schedule.as_ref();
+    let not_taken = schedule.and_then(|schedule| schedule.last_error.as_ref());
+    let not_taken = not_taken
+        .map(|error| format!("no snapshot was taken at {:.0}: {}", error.at, error.reason));
     let limits = RateLimits::from(rate_limit);
     let access = match (access, &volume.image) {
         (Some(Access::Auto) | None, Image::File { .. }) => Access::Fuse,
@@ -93,14 +90,21 @@ fn fresh(volume: &Volume) -> Status {
         pool: pool.as_ref().map(ToString::to_string),
         image: Some(image),
         access: Some(access.to_string()),
-        snapshots: Some(schedule),
-        last_snapshot: None,
-        next_snapshot: None,
+        snapshots: Some(schedule.map_or_else(|| "off".to_owned(), show_schedule)),
+        last_snapshot: schedule.and_then(|schedule| schedule.last),
+        next_snapshot: schedule.and_then(|schedule| schedule.next),
         rate_limit: Some(show_limits(&limits, unenforced)),
         health: Some("ok".to_owned()),
-        last_error: volume.last_error.clone(),
+        last_error: volume.last_error.clone().or(not_taken),
         source: Some("volmaster".to_owned()),
     }
+}
+
+/// `every 30m, keep 20`.
+fn show_schedule(schedule: &Schedule) -> String {
+    let Schedule { frequency, keep, retention, .. } = schedule;
+    let kept = keep.map(|keep| keep.to_string()).or(retention.map(|tiers| tiers.to_string()));
+    format!("every {frequency}, keep {}", kept.unwrap_or_default())
 }
 
 /// The limits that are set, and where nothing holds them.
