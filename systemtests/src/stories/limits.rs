@@ -71,8 +71,8 @@ pub fn limits_change_under_a_writer(suite: &Suite) {
     story.volcli(&format!("volume set {volume} rate-limit.write.iops=500")).ok();
     assert_eq!(h1.volume_status(&volume)["rate-limit"], "write-iops 500");
     story
-        .volcli(&format!("volume set {volume} size=1GB"))
-        .refused_with(&["size", "cannot be changed"]);
+        .volcli(&format!("volume set {volume} pool=other"))
+        .refused_with(&["pool", "cannot be changed"]);
     container.remove();
     story.until_unused();
     h1.docker(&format!("volume rm {volume}")).ok();
