@@ -12,13 +12,16 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ceph::{CEPH, Frozen};
-use host_support::{Bed, Way, break_every_step, down, map, mount, up};
+use host_support::{
+    Bed, MIB, Way, break_every_step, down, map, may_grow_ext_online, mount, run, up,
+};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getsid};
+use uuid::Uuid;
 use volcore::Kind;
 use volcore::options::Access;
 use volstorage::faults::Fault;
-use volstorage::host::{Found, HostDriver, HostError, Mode, Undone};
+use volstorage::host::{Found, Grown, HostDriver, HostError, Mode, Undone};
 use volstorage::image::ImageSource;
 use volstorage::linux::LinuxHost;
 
@@ -310,4 +313,103 @@ async fn a_frozen_monitor_or_osd_ends_inside_the_deadline() {
     up(&bed.host(), &source, &target).await;
     down(&bed.host(), &source, &target).await;
     bed.assert_clean();
+}
+
+/// The ways to reach an image that this machine has, and in which it can grow: the kernel's rbd with `exclusive` lets
+/// nobody change an image's size.
+fn growing() -> Vec<Access> {
+    let nbd = Path::new("/sys/block/nbd0").exists().then_some(Access::Nbd);
+    nbd.into_iter().chain([Access::Fuse]).collect()
+}
+
+const FILESYSTEMS: [(&str, &str, &[&str]); 3] = [
+    ("ext4", "64M", &["mkfs.ext4", "-q", "-m0"]),
+    ("xfs", "320M", &["mkfs.xfs", "-q"]),
+    ("btrfs", "256M", &["mkfs.btrfs", "-q", "-f"]),
+];
+
+#[tokio::test]
+async fn what_is_mounted_grows_with_its_image() {
+    let _part = CEPH.whole.read().await;
+    for (filesystem, size, mkfs) in FILESYSTEMS {
+        if filesystem == "ext4" && !may_grow_ext_online() {
+            continue;
+        }
+        for access in growing() {
+            let name = format!("t.grows-{filesystem}-{access}");
+            let source = CEPH.formatted(&name, size, mkfs).await;
+            let mut bed = Bed::with_ceph(&CEPH.conf);
+            bed.config.deadlines.release = Duration::from_secs(20);
+            let (host, target) = (bed.host(), bed.target(&format!("rbd/{name}")));
+            let mut request = map(&source);
+            request.access = access;
+            let mapping = host.map(&request).await.unwrap();
+            host.mount(&mapping, &mount(&target)).await.unwrap();
+            let before = host.space(&target).await.unwrap().size;
+            for size in [512 * MIB, 768 * MIB] {
+                // It is asked for before the image has it, and waited for.
+                let (grown, ()) = tokio::join!(host.grow(&mapping, &target, size), async {
+                    let megabytes = format!("{}M", size / MIB);
+                    let name = name.clone();
+                    let resize = move || {
+                        drop(CEPH.rbd(&["resize", "--no-progress", "-s", &megabytes, &name]))
+                    };
+                    tokio::task::spawn_blocking(resize).await.unwrap();
+                });
+                assert_eq!(grown.unwrap(), Grown::Larger(size), "{filesystem} {access}");
+                let now = host.space(&target).await.unwrap().size;
+                assert!(now > before && now > size * 8 / 10, "{filesystem} {access}: {now}");
+                let again = host.grow(&mapping, &target, size).await.unwrap();
+                assert_eq!(again, Grown::AsItWas(size));
+            }
+            // What is beyond the former end is the image's, too.
+            let content = (0..=255_u8).collect::<Vec<_>>().repeat(300 * 4096);
+            std::fs::write(target.join("large"), &content).unwrap();
+            std::fs::File::open(target.join("large")).unwrap().sync_all().unwrap();
+            down(&host, &source, &target).await;
+            let info: serde_json::Value =
+                serde_json::from_str(&CEPH.rbd(&["info", "--format", "json", &name])).unwrap();
+            assert_eq!(info["size"], 768 * MIB, "{filesystem} {access}");
+            up(&host, &source, &target).await;
+            assert!(std::fs::read(target.join("large")).unwrap() == content);
+            down(&host, &source, &target).await;
+            bed.assert_clean();
+            CEPH.rbd(&["rm", "--no-progress", &name]);
+        }
+    }
+}
+
+/// Cloned under a writer, asked to be larger, and mounted beside its source.
+#[tokio::test]
+async fn a_clone_is_mounted_beside_its_source() {
+    let _part = CEPH.whole.read().await;
+    for (filesystem, size, mkfs) in FILESYSTEMS {
+        let names = ["origin", "clone"].map(|what| format!("t.{what}-{filesystem}"));
+        let source = CEPH.formatted(&names[0], size, mkfs).await;
+        let bed = Bed::with_ceph(&CEPH.conf);
+        let (host, targets) = (bed.host(), names.each_ref().map(|name| bed.target(name)));
+        up(&host, &source, &targets[0]).await;
+        std::fs::write(targets[0].join("kept"), "something").unwrap();
+        std::fs::File::open(targets[0].join("kept")).unwrap().sync_all().unwrap();
+        std::fs::File::open(&targets[0]).unwrap().sync_all().unwrap();
+        let snapshot = format!("{}@now", names[0]);
+        CEPH.rbd(&["snap", "create", "--no-progress", &snapshot]);
+        CEPH.rbd(&["clone", "--rbd-default-clone-format", "2", &snapshot, &names[1]]);
+        CEPH.rbd(&["resize", "--no-progress", "-s", "512M", &names[1]]);
+        let clone = ImageSource::Rbd { pool: "rbd".to_owned(), image: names[1].clone() };
+        let mapping = host.map(&map(&clone)).await.unwrap();
+        let mut request = mount(&targets[1]);
+        let uid = Uuid::new_v4();
+        request.identity = Some(uid);
+        let mounted = host.mount(&mapping, &request).await.unwrap();
+        assert!(mounted.flaw.is_none(), "{filesystem}: {:?}", mounted.flaw);
+        assert_eq!(mounted.fills, Some(512 * MIB));
+        let shown = ["-p", "-s", "UUID", "-o", "value", mapping.device.to_str().unwrap()];
+        assert_eq!(run("blkid", &shown).trim(), uid.to_string());
+        assert_eq!(std::fs::read_to_string(targets[1].join("kept")).unwrap(), "something");
+        assert!(host.space(&targets[1]).await.unwrap().size > 400 * MIB, "{filesystem}");
+        down(&host, &source, &targets[0]).await;
+        down(&host, &clone, &targets[1]).await;
+        bed.assert_clean();
+    }
 }

@@ -7,13 +7,14 @@ mod host_support;
 use std::num::NonZeroU64;
 use std::path::Path;
 
-use host_support::{Bed, map, mount};
+use host_support::{Bed, map, mount, path_of};
+use uuid::Uuid;
 use volcore::Kind;
 use volcore::limit::RateLimits;
 use volcore::options::Access;
 use volstorage::fake::host::FakeHost;
 use volstorage::host::{
-    Found, HostDriver, HostError, MapRequest, Mapping, Mode, MountRequest, Undone,
+    Found, Grown, HostDriver, HostError, MapRequest, Mapping, Mode, MountRequest, Undone,
 };
 use volstorage::image::ImageSource;
 
@@ -25,13 +26,18 @@ struct Images {
     missing: ImageSource,
 }
 
-async fn contract(host: &dyn HostDriver, images: &Images, root: &Path) {
+/// Makes an image as large as that.
+type Resize<'a> = &'a dyn Fn(&ImageSource, u64);
+
+async fn contract(host: &dyn HostDriver, images: &Images, root: &Path, resize: Resize<'_>) {
     nothing_is_there(host, images, root).await;
     done_twice(host, images, root).await;
     nothing_is_there(host, images, root).await;
     in_the_way(host, images, root).await;
     nothing_is_there(host, images, root).await;
     refused(host, images, root).await;
+    nothing_is_there(host, images, root).await;
+    grown(host, images, root, resize).await;
     nothing_is_there(host, images, root).await;
 }
 
@@ -118,6 +124,43 @@ async fn refused(host: &dyn HostDriver, images: &Images, root: &Path) {
     assert_eq!(host.unmap(&images.blank).await.unwrap(), Undone::Done);
 }
 
+async fn grown(host: &dyn HostDriver, images: &Images, root: &Path, resize: Resize<'_>) {
+    let (source, target) = (&images.one, root.join("pool/one"));
+    let mapping = host.map(&map(source)).await.unwrap();
+    host.grow(&mapping, &target, 0).await.unwrap_err();
+    let request = MountRequest { identity: Some(Uuid::new_v4()), ..mount(&target) };
+    let mounted = host.mount(&mapping, &request).await.unwrap();
+    let (Some(had), None) = (mounted.fills, mounted.flaw) else { panic!("not full") };
+    // There is nothing to do, and an image that is not so large is waited for, and not for ever.
+    assert_eq!(host.grow(&mapping, &target, had).await.unwrap(), Grown::AsItWas(had));
+    host.grow(&mapping, &target, had + (1 << 20)).await.unwrap_err();
+    assert_eq!(host.unmount(&target).await.unwrap(), Undone::Done);
+    let size = 2 * had;
+    resize(source, size);
+    // Read-only nothing grows.
+    let read_only = MapRequest { mode: Mode::ReadOnly, ..map(source) };
+    let mapping = host.map(&read_only).await.unwrap();
+    let request = MountRequest { mode: Mode::ReadOnly, ..request };
+    let mounted = host.mount(&mapping, &request).await.unwrap();
+    assert!(mounted.fills.is_none() && mounted.flaw.is_none(), "{mounted:?}");
+    assert_eq!(host.grow(&mapping, &target, size).await.unwrap(), Grown::AsItWas(size));
+    let before = host.space(&target).await.unwrap().size;
+    assert!(before <= had);
+    assert_eq!(host.unmount(&target).await.unwrap(), Undone::Done);
+    let mapping = host.map(&map(source)).await.unwrap();
+    let request = MountRequest { mode: Mode::ReadWrite, ..request };
+    for _ in 0..2 {
+        let mounted = host.mount(&mapping, &request).await.unwrap();
+        assert_eq!((mounted.fills, mounted.flaw.is_none()), (Some(size), true));
+    }
+    assert!(host.space(&target).await.unwrap().size > had);
+    assert_eq!(host.grow(&mapping, &target, size).await.unwrap(), Grown::AsItWas(size));
+    host.grow(&mapping, &root.join("pool/other"), size).await.unwrap_err();
+    assert_eq!(host.unmount(&target).await.unwrap(), Undone::Done);
+    host.grow(&mapping, &target, size).await.unwrap_err();
+    assert_eq!(host.unmap(source).await.unwrap(), Undone::Done);
+}
+
 #[tokio::test]
 async fn the_real_host_keeps_it() {
     let bed = Bed::new();
@@ -127,7 +170,11 @@ async fn the_real_host_keeps_it() {
         blank: bed.blank("blank", 1 << 20),
         missing: ImageSource::File { path: bed.path("missing") },
     };
-    contract(&bed.host(), &images, &bed.config.mount_root).await;
+    let resize = |source: &ImageSource, size: u64| {
+        let file = std::fs::OpenOptions::new().write(true).open(path_of(source)).unwrap();
+        file.set_len(size).unwrap();
+    };
+    contract(&bed.host(), &images, &bed.config.mount_root, &resize).await;
     bed.assert_clean();
 }
 
@@ -143,7 +190,8 @@ async fn the_fake_keeps_it() {
     };
     host.set_missing(&images.missing);
     host.set_blank(&images.blank);
-    contract(&host, &images, Path::new("/mnt/volplugin")).await;
+    let resize = |source: &ImageSource, size: u64| host.set_size(source, size);
+    contract(&host, &images, Path::new("/mnt/volplugin"), &resize).await;
 }
 
 /// As the kernel's rbd has it: the limits are the mount's, follow a change, and are nobody's when the device has gone.
@@ -168,6 +216,29 @@ async fn the_fake_holds_limits_of_the_kernels_devices() {
     host.unmount(target).await.unwrap();
     assert!(host.limits(&source).is_unlimited());
     host.limit(&mapping, &limits(5)).await.unwrap_err();
+}
+
+/// What is in an image outlives its mappings, and a reboot.
+#[tokio::test]
+async fn the_fake_grows_and_gives_clones_their_uuid() {
+    let host = FakeHost::new();
+    let source = ImageSource::Rbd { pool: "rbd".into(), image: "one".into() };
+    let target = Path::new("/mnt/volplugin/one");
+    let request = MountRequest { identity: Some(Uuid::from_u128(1)), ..mount(target) };
+    let mapping = host.map(&map(&source)).await.unwrap();
+    host.mount(&mapping, &request).await.unwrap();
+    host.set_size(&source, 20 << 20);
+    assert_eq!(host.filesystem_size(&source), 10 << 20);
+    assert_eq!(host.grow(&mapping, target, 20 << 20).await.unwrap(), Grown::Larger(20 << 20));
+    let effects = ["map", "set the file system's UUID", "mount", "grow the file system"];
+    assert_eq!(host.faults().effects(), effects);
+    host.reboot();
+    assert_eq!(host.filesystem_size(&source), 20 << 20);
+    assert_eq!(host.identity(&source), Uuid::from_u128(1));
+    host.set_identity(&source, Uuid::from_u128(2));
+    let mapping = host.map(&map(&source)).await.unwrap();
+    host.mount(&mapping, &request).await.unwrap();
+    assert_eq!(host.identity(&source), Uuid::from_u128(1));
 }
 
 #[tokio::test]

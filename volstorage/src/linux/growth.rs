@@ -1,8 +1,10 @@
 //! A file system that becomes as large as its image, under whoever uses it.
 //!
-//! First the device: the kernel's rbd and `rbd-nbd` follow the image by themselves; a loop device is told to look at
-//! its file again, and `rbd-fuse` (16.2) shows the image's present size to whoever asks for the file's. Then the file
-//! system, by its own tool. Whether there is anything to do is found out without running one (`geometry`).
+//! First the device: the kernel's rbd follows the image by itself, if the image can become larger at all: with
+//! `exclusive` nobody changes the size of an image that is mapped so. A network block device is told the image's size. A
+//! loop device is told to look at its file again, and `rbd-fuse` (16.2) shows the image's present size to whoever asks for
+//! the file's. Then the file system, by its own tool. Whether there is anything to do is found out without running one
+//! (`geometry`).
 
 mod geometry;
 
@@ -130,6 +132,9 @@ impl Operation<'_> {
             }
         };
         self.call(action.clone(), look).await?;
+        if mapping.access == Access::Nbd {
+            self.nbd_follow(mapping, size).await?;
+        }
         if self.until(action.clone(), grow).await? {
             return Ok(());
         }
@@ -184,7 +189,7 @@ impl Shared {
 }
 
 /// The bytes of a device, as the kernel has them. Asks the device nothing.
-fn device_size(device: &Path) -> std::io::Result<u64> {
+pub(super) fn device_size(device: &Path) -> std::io::Result<u64> {
     let name = device.file_name().unwrap_or_default();
     let text = std::fs::read_to_string(Path::new("/sys/block").join(name).join("size"))?;
     text.trim().parse().map(|sectors: u64| sectors * SECTOR).map_err(std::io::Error::other)

@@ -6,17 +6,22 @@
 //!
 //! * They disconnect a device that is mounted. So it is claimed first, which fails while a file system
 //!   has it, in whatever mount namespace.
+//! * A device does not follow its image when that becomes larger. So it is told to (`resize`).
 //! * A device whose rbd-nbd was killed stays, refuses everything, and is on no list. The record of the
 //!   mapping knows it, and it is disconnected with the mapping.
+
+mod resize;
 
 use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use volcore::options::Access;
 
+use super::growth::device_size;
 use super::ledger::Record;
 use super::process_table::{self, ProcessId};
 use super::{Operation, Shared, failed, name_of, node};
@@ -44,6 +49,14 @@ impl NbdId {
         let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap_or_default();
         let connected = read("size").trim() != "0";
         connected && (self.cookie.is_empty() || read("backend").trim() == self.cookie)
+    }
+
+    /// Makes the device larger.
+    fn resize(&self, bytes: u64) -> io::Result<()> {
+        let name = self.device.to_str().and_then(|device| device.strip_prefix("/dev/nbd"));
+        let number = name.and_then(|number| number.parse().ok());
+        let number = number.ok_or_else(|| io::Error::other("not a network block device"))?;
+        resize::resize(number, &self.cookie, bytes)
     }
 
     /// Fails while a file system has the device.
@@ -83,6 +96,12 @@ impl Listed {
         let server = self.id.as_i64().and_then(|pid| ProcessId::running(i32::try_from(pid).ok()?));
         (NbdId { device: self.device, cookie: self.cookie }, server)
     }
+}
+
+/// What `rbd info --format json` says of an image's size.
+#[derive(Debug, Deserialize)]
+struct Sized {
+    size: u64,
 }
 
 /// Whether an rbd-nbd was started as this host starts it: one that keeps no second writer out is somebody else's.
@@ -220,6 +239,35 @@ impl Operation<'_> {
         }
         server.kill();
         tracing::warn!(device, "rbd-nbd did not end, and was killed: it leaves its lock");
+        Ok(())
+    }
+
+    /// Makes the device as large as its image, for which it waits until that has `size` bytes.
+    pub(super) async fn nbd_follow(&self, mapping: &Mapping, size: u64) -> Result<(), HostError> {
+        const PAUSE: Duration = Duration::from_millis(200);
+        let name = name_of(&mapping.source);
+        let action = format!("grow {}", mapping.device.display());
+        let ends = Instant::now() + self.shared.config.deadlines.release;
+        while device_size(&mapping.device).map_err(failed(&*action))? < size {
+            let info = self.rbd(&["info", "--format", "json", &name]).output().await;
+            let info = info.map_err(self.program_failed(action.clone()))?;
+            let Sized { size: bytes } =
+                serde_json::from_slice(&info.stdout).map_err(failed(&*action))?;
+            if bytes >= size {
+                let (source, action_of) = (mapping.source.clone(), action.clone());
+                let resize = move |shared: &Shared| {
+                    let record = shared.ledger.read(&source).map_err(failed(&*action_of))?;
+                    let nbd = record.and_then(|record| record.nbd).filter(NbdId::is_there);
+                    let resize = || nbd.map_or(Ok(()), |nbd| nbd.resize(bytes));
+                    shared.faults.effect("grow the device", || resize().map_err(failed(action_of)))
+                };
+                return self.call(action, resize).await;
+            }
+            if Instant::now() + PAUSE >= ends {
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
         Ok(())
     }
 

@@ -29,6 +29,12 @@ fn script() -> String {
 
 impl Ceph {
     fn start() -> Ceph {
+        // One that runs already, with a folder that is there: for an emulated host, on which starting one takes minutes.
+        if let Some(conf) = std::env::var_os("VOLPLUGIN_TEST_CEPH") {
+            let conf = PathBuf::from(conf);
+            let folder = conf.parent().unwrap().to_owned();
+            return Ceph { folder, conf, whole: RwLock::new(()) };
+        }
         let folder = tempfile::Builder::new().prefix("ceph-").tempdir().unwrap().keep();
         let folder_text = folder.to_str().unwrap();
         // Takes the cluster down when this process is gone, however it ended: the pipe ends then.
@@ -47,18 +53,24 @@ impl Ceph {
         Ceph { folder, conf, whole: RwLock::new(()) }
     }
 
-    fn rbd(&self, args: &[&str]) -> String {
+    /// Runs `rbd` as the administrator.
+    pub fn rbd(&self, args: &[&str]) -> String {
         run("rbd", &[&["-c", self.conf.to_str().unwrap()], args].concat())
     }
 
     /// A new image with ext4 on it.
     pub async fn image(&self, name: &str) -> ImageSource {
-        self.rbd(&["create", "--size", "64M", name]);
+        self.formatted(name, "64M", &["mkfs.ext4", "-q", "-m0"]).await
+    }
+
+    /// A new image on which this program was run.
+    pub async fn formatted(&self, name: &str, size: &str, mkfs: &[&str]) -> ImageSource {
+        self.rbd(&["create", "--size", size, name]);
         let source = ImageSource::Rbd { pool: "rbd".to_owned(), image: name.to_owned() };
         let bed = Bed::with_ceph(&self.conf);
         let host = bed.host();
         let mapping = host.map(&map(&source)).await.unwrap();
-        run("mkfs.ext4", &["-q", "-m0", mapping.device.to_str().unwrap()]);
+        run(mkfs[0], &[&mkfs[1..], &[mapping.device.to_str().unwrap()]].concat());
         host.unmap(&source).await.unwrap();
         bed.assert_clean();
         source
