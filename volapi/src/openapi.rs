@@ -41,6 +41,7 @@ fn bodies(operation: &str) -> Bodies {
         "tenant_revision_list" => (None, &[("200", "[]Tenant")], &[]),
         "volume_list" => (None, &[("200", "[]Volume")], &["tenant", "limit", "continue", "view"]),
         "volume_create" => (Some("CreateVolume"), &[("200", "Volume"), ("201", "Volume")], &[]),
+        "volume_adopt" => (Some("AdoptVolume"), &[("200", "Volume"), ("201", "Volume")], &[]),
         "volume_get" => (None, &[("200", "Volume")], &[]),
         "volume_set" => (Some("SetVolume"), &[("200", "Volume")], &[]),
         "volume_remove" => (None, &[("200", "Removed")], &["metadata-only", "disposal"]),
@@ -152,6 +153,7 @@ fn components() -> Components {
     let builder = add::<tenants::Tenant>(builder);
     let builder = add::<volumes::Volume>(add::<volumes::CreateVolume>(builder));
     let builder = add::<volumes::VolumeBrief>(add::<volumes::Removed>(builder));
+    let builder = add::<volumes::AdoptVolume>(builder);
     let builder = add::<hosts::HeldLimits>(add::<volumes::SetVolume>(builder));
     let builder = add::<snapshots::CreateSnapshot>(add::<snapshots::Snapshot>(builder));
     let builder = add::<snapshots::Schedule>(add::<snapshots::DueSnapshots>(builder));

@@ -15,6 +15,8 @@ pub const TENANT_REVISION: &str = "/v1/tenants/{tenant}/revisions/{revision}";
 pub const VOLUMES: &str = "/v1/volumes";
 /// `GET PATCH DELETE`
 pub const VOLUME: &str = "/v1/volumes/{tenant}/{volume}";
+/// Making an image that is there a volume's own.
+pub const VOLUME_ADOPT: &str = "/v1/volumes/{tenant}/{volume}/adopt";
 /// `GET POST`
 pub const SNAPSHOTS: &str = "/v1/volumes/{tenant}/{volume}/snapshots";
 /// `GET DELETE`
@@ -79,7 +81,7 @@ const fn route(
 }
 
 /// Every method of every route.
-pub const ROUTES: [Route; 39] = [
+pub const ROUTES: [Route; 40] = [
     route("GET", TENANTS, "tenant_list", "Lists the tenants."),
     route("GET", TENANT, "tenant_get", "Shows a tenant with its newest policy."),
     route("PUT", TENANT, "tenant_upload", "Uploads a policy as the tenant's next revision."),
@@ -91,6 +93,7 @@ pub const ROUTES: [Route; 39] = [
     route("GET", VOLUME, "volume_get", "Shows a volume and who holds it."),
     route("PATCH", VOLUME, "volume_set", "Changes size, limits and schedule of a volume."),
     route("DELETE", VOLUME, "volume_remove", "Removes a volume and its data."),
+    route("POST", VOLUME_ADOPT, "volume_adopt", "Makes an image that is there a volume's own."),
     route("GET", SNAPSHOTS, "snapshot_list", "Lists the snapshots of a volume, the oldest first."),
     route("POST", SNAPSHOTS, "snapshot_create", "Takes a snapshot, or finds that it is there."),
     route("GET", SNAPSHOT, "snapshot_get", "Shows a snapshot."),
@@ -154,6 +157,11 @@ pub fn tenant_revision(tenant: &TenantName, revision: u64) -> String {
 /// The path of a volume. Names need no escaping: they have no reserved character.
 pub fn volume(id: &VolumeId) -> String {
     format!("{VOLUMES}/{id}")
+}
+
+/// The path that adopts an image for a volume.
+pub fn volume_adopt(id: &VolumeId) -> String {
+    format!("{VOLUMES}/{id}/adopt")
 }
 
 /// The path of a volume's snapshots.

@@ -29,6 +29,16 @@ pub struct CreateVolume {
     pub options: BTreeMap<String, String>,
 }
 
+/// The body of an adoption.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AdoptVolume {
+    /// Driver options, as text. The size is the image's own.
+    #[serde(default)]
+    #[schema(example = json!({"pool": "rbd"}))]
+    pub options: BTreeMap<String, String>,
+}
+
 /// The body of a change.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -50,6 +60,10 @@ pub enum State {
     RollingBack,
     /// The image is being taken out of the trash.
     Restoring,
+    /// An image that was there before is being made its own.
+    Adopting,
+    /// Nothing comes of an adoption: the image is being made what it was.
+    GivingBack,
     /// The image is being removed.
     Removing,
 }
@@ -62,6 +76,8 @@ impl State {
             State::Ready => "ready",
             State::RollingBack => "rolling-back",
             State::Restoring => "restoring",
+            State::Adopting => "adopting",
+            State::GivingBack => "giving-back",
             State::Removing => "removing",
         }
     }
@@ -74,6 +90,8 @@ impl From<&VolumeState> for State {
             VolumeState::Ready { .. } => State::Ready,
             VolumeState::RollingBack { .. } => State::RollingBack,
             VolumeState::Restoring { .. } => State::Restoring,
+            VolumeState::Adopting { .. } => State::Adopting,
+            VolumeState::GivingBack { .. } => State::GivingBack,
             VolumeState::Removing { .. } => State::Removing,
         }
     }

@@ -2,7 +2,9 @@
 
 use hyper::{Method, StatusCode};
 use volapi::list::{LARGEST_PAGE, ListQuery, View};
-use volapi::volumes::{CreateVolume, RemoveQuery, Removed, SetVolume, Volume, VolumeBrief};
+use volapi::volumes::{
+    AdoptVolume, CreateVolume, RemoveQuery, Removed, SetVolume, Volume, VolumeBrief,
+};
 use volapi::{Listing, routes};
 use volcore::name::{TenantName, VolumeId};
 
@@ -86,6 +88,16 @@ impl Client {
     ) -> Result<(Creation, Volume), ClientError> {
         let subject = format!("volume {}/{}", body.tenant, body.name);
         let call = Call::new("volume_create", subject, Method::POST, routes::VOLUMES);
+        self.send(call.with_body(body)).await?.created()
+    }
+
+    /// Makes an image that is there a volume's own, or finds that it is.
+    pub async fn volume_adopt(
+        &self,
+        id: &VolumeId,
+        body: &AdoptVolume,
+    ) -> Result<(Creation, Volume), ClientError> {
+        let call = Call::new("volume_adopt", subject(id), Method::POST, routes::volume_adopt(id));
         self.send(call.with_body(body)).await?.created()
     }
 

@@ -22,7 +22,7 @@ use volapi::hosts::OpenSession;
 use volapi::mounts::{ClaimMount, MountState, ReleaseQuery};
 use volapi::snapshots::{CreateSnapshot, SnapshotQuery};
 use volapi::trash::RestoreTrash;
-use volapi::volumes::{CreateVolume, RemoveQuery, SetVolume, State as VolumeState};
+use volapi::volumes::{AdoptVolume, CreateVolume, RemoveQuery, SetVolume, State as VolumeState};
 use volapi::{Global, Problem, routes};
 use volclient::{BriefItems, Client, ClientError, Creation, MasterUrl, Options, Outcome};
 use volcore::Kind;
@@ -180,7 +180,7 @@ fn reply(operation: &str) -> Response {
         "schedule_due" => json_body(200, json!({"items": [], "next_ms": 7})),
         "trash_list" => json_body(200, json!({"items": [trashed()]})),
         "trash_get" => json_body(200, trashed()),
-        "volume_create" => json_body(201, volume()),
+        "volume_create" | "volume_adopt" => json_body(201, volume()),
         "volume_remove" => json_body(200, json!({"volume": "t/v", "left_behind": "rbd/t.v"})),
         "mount_list" => json_body(200, json!({"items": [mount]})),
         "mount_get" | "mount_claim" => json_body(200, mount),
@@ -243,6 +243,8 @@ async fn every_operation_has_its_method() {
     assert_eq!(client.volume_list(None).await.unwrap()[0].id(), id());
     let body = CreateVolume { tenant, name: "v".parse().unwrap(), options: [].into() };
     assert_eq!(client.volume_create(&body).await.unwrap().0, Creation::Created);
+    let adopted = client.volume_adopt(&id(), &AdoptVolume::default()).await.unwrap();
+    assert_eq!((adopted.0, adopted.1.id()), (Creation::Created, id()));
     assert_eq!(client.volume_get(&id()).await.unwrap().state, VolumeState::Ready);
     let change = SetVolume { options: [].into() };
     assert_eq!(client.volume_set(&id(), &change).await.unwrap().id(), id());

@@ -193,6 +193,8 @@ pub fn mount_claim(
             VolumeState::Creating { .. }
             | VolumeState::RollingBack { .. }
             | VolumeState::Restoring { .. }
+            | VolumeState::Adopting { .. }
+            | VolumeState::GivingBack { .. }
             | VolumeState::Removing { .. },
             Some(_),
         ) => {}
@@ -200,6 +202,8 @@ pub fn mount_claim(
             VolumeState::Creating { .. }
             | VolumeState::RollingBack { .. }
             | VolumeState::Restoring { .. }
+            | VolumeState::Adopting { .. }
+            | VolumeState::GivingBack { .. }
             | VolumeState::Removing { .. },
             None,
         ) => {

@@ -7,6 +7,7 @@
 
 pub mod claim;
 pub mod duration;
+pub mod filesystem;
 pub mod format;
 pub mod global;
 pub mod host;

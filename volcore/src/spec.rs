@@ -1,6 +1,7 @@
 //! What a volume is made of, frozen at its creation: policy and options merged.
 
 use crate::duration::Frequency;
+use crate::filesystem::FilesystemKind;
 use crate::format::FormatCommand;
 use crate::kind::Kind;
 use crate::limit::RateLimits;
@@ -11,6 +12,7 @@ use crate::options::{
 };
 use crate::policy::{RemovalError, ScheduleError, TenantPolicy};
 use crate::size::Size;
+use crate::volume::ImageName;
 
 /// Everything that decides how a volume is made, mounted, limited and removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +41,17 @@ pub struct VolumeSpec {
     pub sharing: Sharing,
     /// What it was cloned from.
     pub from: Option<Origin>,
+}
+
+/// An image that was there before its volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundImage {
+    /// Which.
+    pub image: ImageName,
+    /// How large it is.
+    pub bytes: u64,
+    /// What is on it.
+    pub filesystem: FilesystemKind,
 }
 
 /// When snapshots are taken and which are kept.
@@ -96,6 +109,46 @@ pub enum SpecError {
         there: Size,
         /// What was asked for.
         asked: Size,
+    },
+    /// An image that is adopted is no clone of the suite's.
+    #[error("an image that is adopted was cloned from nothing here: leave from={origin} out")]
+    AdoptedClone {
+        /// What it was to be cloned from.
+        origin: Origin,
+    },
+    /// An image that is adopted has a size already.
+    #[error(
+        "image {image} has {there}, and is adopted as it is: leave size={asked} out, and make the volume larger \
+         afterwards (`volcli volume resize`)"
+    )]
+    AdoptedSize {
+        /// The image.
+        image: ImageName,
+        /// How large it is.
+        there: Size,
+        /// What was asked for.
+        asked: Size,
+    },
+    /// No volume has the size of the image.
+    #[error("image {image} has {bytes} bytes: the smallest volume has 1 MiB, the largest 1 EiB")]
+    NoVolumeSize {
+        /// The image.
+        image: ImageName,
+        /// How large it is.
+        bytes: u64,
+    },
+    /// An image that is adopted has a file system already.
+    #[error(
+        "image {image} has {there} on it, and the volume would have file system {asked}: give the one of the tenant's \
+         policy that is {there} (--opt filesystem={there}); an image that is adopted is never formatted"
+    )]
+    AdoptedFilesystem {
+        /// The image.
+        image: ImageName,
+        /// What is on it.
+        there: FilesystemKind,
+        /// What the volume would have.
+        asked: FilesystemName,
     },
     /// The policy has no file system at all.
     #[error("the tenant's policy has no file system: upload it again with filesystems")]
@@ -210,6 +263,39 @@ impl VolumeSpec {
         merged.mountable()?;
         let (filesystem, format) = (source.filesystem.clone(), source.format.clone());
         VolumeSpec::thaw(merged, default_pool.clone(), filesystem, format)
+    }
+
+    /// The pool of a volume with these options.
+    pub fn pool(policy: &TenantPolicy, options: &OptionSet, default_pool: &PoolName) -> PoolName {
+        let pool = options.pool.as_ref().or(policy.default_options.pool.as_ref());
+        pool.unwrap_or(default_pool).clone()
+    }
+
+    /// Merges a policy with the options of a volume whose image is there, and freezes the result: size and file system
+    /// are the image's own.
+    pub fn freeze_adopted(
+        policy: &TenantPolicy,
+        options: OptionSet,
+        default_pool: &PoolName,
+        found: &FoundImage,
+    ) -> Result<VolumeSpec, SpecError> {
+        let FoundImage { image, bytes, filesystem } = found.clone();
+        if let Some(origin) = options.from {
+            return Err(SpecError::AdoptedClone { origin });
+        }
+        let there = Size::from_bytes(bytes)
+            .map_err(|_| SpecError::NoVolumeSize { image: image.clone(), bytes })?;
+        if let Some(asked) = options.size.filter(|asked| *asked != there) {
+            return Err(SpecError::AdoptedSize { image, there, asked });
+        }
+        let options = OptionSet { size: Some(there), ..options };
+        let spec = VolumeSpec::freeze(policy, options, default_pool)?;
+        let kind = FilesystemKind::of(&spec.filesystem, &spec.format);
+        if kind.is_some_and(|kind| kind != filesystem) {
+            let asked = spec.filesystem;
+            return Err(SpecError::AdoptedFilesystem { image, there: filesystem, asked });
+        }
+        Ok(spec)
     }
 
     /// Puts a spec together from complete options, as they are stored.
@@ -394,6 +480,50 @@ mod tests {
             error,
             "t/v@before has file system xfs, and so has a clone of it: leave filesystem=ext4 out"
         );
+    }
+
+    #[test]
+    fn an_adopted_image_stays_what_it_is() {
+        let policy = policy(
+            r#"{"default-options": {"size": "10MB", "pool": "fast"},
+                "filesystems": {"ext4": "mkfs.ext4 %", "xfs": "mkfs.xfs %", "own": "/opt/format %"}}"#,
+        );
+        let adopt = |pairs: &[(&str, &str)], bytes, filesystem| {
+            let image = ImageName { pool: "fast".parse().unwrap(), name: "t.v".to_owned() };
+            let found = FoundImage { image, bytes, filesystem };
+            let pool = "rbd".parse().unwrap();
+            assert_eq!(VolumeSpec::pool(&policy, &options(pairs), &pool).as_str(), "fast");
+            VolumeSpec::freeze_adopted(&policy, options(pairs), &pool, &found)
+        };
+        let ext = |pairs: &[(&str, &str)]| adopt(pairs, 1 << 30, FilesystemKind::Ext4);
+        let spec = ext(&[]).unwrap();
+        assert_eq!((spec.size.to_string().as_str(), spec.pool.as_str()), ("1 GiB", "fast"));
+        assert_eq!(ext(&[("size", "1GB")]).unwrap(), spec);
+        assert_eq!(
+            ext(&[("size", "2GB")]).unwrap_err().to_string(),
+            "image fast/t.v has 1 GiB, and is adopted as it is: leave size=2 GiB out, and make the volume larger \
+             afterwards (`volcli volume resize`)"
+        );
+        assert_eq!(
+            ext(&[("filesystem", "xfs")]).unwrap_err().to_string(),
+            "image fast/t.v has ext4 on it, and the volume would have file system xfs: give the one of the tenant's \
+             policy that is ext4 (--opt filesystem=ext4); an image that is adopted is never formatted"
+        );
+        // What a command of the policy's own makes nobody knows.
+        ext(&[("filesystem", "own")]).unwrap();
+        adopt(&[("filesystem", "xfs")], 1 << 30, FilesystemKind::Xfs).unwrap();
+        for bytes in [0, 4096, u64::MAX] {
+            let error = adopt(&[], bytes, FilesystemKind::Ext4).unwrap_err();
+            assert_eq!(
+                error,
+                SpecError::NoVolumeSize {
+                    image: ImageName { pool: "fast".parse().unwrap(), name: "t.v".to_owned() },
+                    bytes
+                }
+            );
+        }
+        let error = ext(&[("from", "t/w")]).unwrap_err();
+        assert!(matches!(error, SpecError::AdoptedClone { .. }), "{error}");
     }
 
     #[test]

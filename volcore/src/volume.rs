@@ -66,6 +66,25 @@ pub enum VolumeState {
         /// The name that it had when it was thrown away.
         was: String,
     },
+    /// An image that was there before is being made this volume's. Nothing may claim it; a remove gives it back.
+    Adopting {
+        /// When it was asked for.
+        since: Timestamp,
+        /// The image's own id, as it was found.
+        image_id: String,
+        /// The volume that it was made for, which is no more; `None` where it carries none.
+        former: Option<Uuid>,
+    },
+    /// Nothing comes of an adoption: the image is being made what it was before. Nothing may claim it; then the volume is
+    /// no more.
+    GivingBack {
+        /// Since when.
+        since: Timestamp,
+        /// The image's own id, as it was found.
+        image_id: String,
+        /// The volume that it was made for, which is no more; `None` where it carried none.
+        former: Option<Uuid>,
+    },
     /// The image is being removed. Nothing may claim it; a remove waits for it; a create is told to wait.
     Removing {
         /// When the removal was asked for.
@@ -98,6 +117,8 @@ impl VolumeState {
             VolumeState::Ready { .. } => "ready",
             VolumeState::RollingBack { .. } => "rolling-back",
             VolumeState::Restoring { .. } => "restoring",
+            VolumeState::Adopting { .. } => "adopting",
+            VolumeState::GivingBack { .. } => "giving-back",
             VolumeState::Removing { .. } => "removing",
         }
     }
@@ -185,17 +206,92 @@ pub fn volume_create(
 ) -> Result<CreateDecision, CreateRefusal> {
     let Some(volume) = existing else { return Ok(CreateDecision::New) };
     let decision = match volume.state {
-        VolumeState::Removing { .. } => {
+        VolumeState::GivingBack { .. } | VolumeState::Removing { .. } => {
             return Err(CreateRefusal::Removing { volume: volume.id.clone() });
         }
         VolumeState::Ready { .. } | VolumeState::RollingBack { .. } => CreateDecision::Unchanged,
-        VolumeState::Creating { .. } | VolumeState::Restoring { .. } => CreateDecision::Await,
+        VolumeState::Creating { .. }
+        | VolumeState::Restoring { .. }
+        | VolumeState::Adopting { .. } => CreateDecision::Await,
     };
     let differences = volume.spec.differences(asked);
     if differences.is_empty() {
         Ok(decision)
     } else {
         Err(CreateRefusal::Differs { volume: volume.id.clone(), differences })
+    }
+}
+
+/// What an adoption has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdoptDecision {
+    /// There is no such volume: look at the image, store the intent and adopt it.
+    New,
+    /// The intent is stored already: go on with it.
+    Continue,
+    /// The volume is there and fits.
+    Unchanged,
+}
+
+/// Why no image is adopted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AdoptRefusal {
+    /// The volume exists with other options.
+    #[error(
+        "volume {volume} exists with other options: {}; what is live can be changed with `volcli volume set` and \
+         `volcli volume resize`",
+        show(.differences)
+    )]
+    Differs {
+        /// Which.
+        volume: VolumeId,
+        /// In what.
+        differences: Vec<Difference>,
+    },
+    /// The volume has an image of its own that is on its way.
+    #[error(
+        "volume {volume} is {state}, and has an image of its own; see `volcli volume get {volume}`"
+    )]
+    NotReady {
+        /// Which.
+        volume: VolumeId,
+        /// Its state.
+        state: &'static str,
+    },
+}
+
+impl AdoptRefusal {
+    /// The kind of this refusal.
+    pub fn kind(&self) -> Kind {
+        match self {
+            AdoptRefusal::Differs { .. } => Kind::Conflict,
+            AdoptRefusal::NotReady { .. } => Kind::Busy,
+        }
+    }
+}
+
+/// Adopting an image for a volume that exists, with no options or the same ones, is success.
+pub fn volume_adopt(
+    existing: Option<&Volume>,
+    asked: &OptionSet,
+) -> Result<AdoptDecision, AdoptRefusal> {
+    let Some(volume) = existing else { return Ok(AdoptDecision::New) };
+    let decision = match volume.state {
+        VolumeState::Ready { .. } | VolumeState::RollingBack { .. } => AdoptDecision::Unchanged,
+        VolumeState::Adopting { .. } => AdoptDecision::Continue,
+        VolumeState::Creating { .. }
+        | VolumeState::Restoring { .. }
+        | VolumeState::GivingBack { .. }
+        | VolumeState::Removing { .. } => {
+            let (volume, state) = (volume.id.clone(), volume.state.as_str());
+            return Err(AdoptRefusal::NotReady { volume, state });
+        }
+    };
+    let differences = volume.spec.differences(asked);
+    if differences.is_empty() {
+        Ok(decision)
+    } else {
+        Err(AdoptRefusal::Differs { volume: volume.id.clone(), differences })
     }
 }
 
@@ -328,6 +424,8 @@ pub fn volume_rollback(
         }
         VolumeState::Creating { .. }
         | VolumeState::Restoring { .. }
+        | VolumeState::Adopting { .. }
+        | VolumeState::GivingBack { .. }
         | VolumeState::Removing { .. } => {
             let (volume, state) = (volume.id.clone(), volume.state.as_str());
             Err(RollbackRefusal::NotReady { volume, state })
@@ -382,7 +480,8 @@ impl RemoveRefusal {
     }
 }
 
-/// A claimed volume is never removed; one that is being removed already goes on.
+/// A claimed volume is never removed; one that is being removed already goes on. An image that is being adopted is
+/// given back, whatever was asked: until it is this volume's, its data is not this volume's to delete.
 pub fn volume_remove(
     volume: &Volume,
     claim: Option<&Claim>,
@@ -393,10 +492,17 @@ pub fn volume_remove(
         return Err(RemoveRefusal::InUse { claim: claim.clone() });
     }
     let image_id = match &volume.state {
-        VolumeState::Removing { .. } => return Ok(RemoveDecision::Continue),
+        VolumeState::GivingBack { .. } | VolumeState::Removing { .. } => {
+            return Ok(RemoveDecision::Continue);
+        }
         VolumeState::RollingBack { since, snapshot, .. } => {
             let (volume, snapshot) = (volume.id.clone(), snapshot.clone());
             return Err(RemoveRefusal::RollingBack { volume, snapshot, since: *since });
+        }
+        VolumeState::Adopting { image_id, former, .. } => {
+            let (image_id, former) = (image_id.clone(), *former);
+            let state = VolumeState::GivingBack { since: now, image_id, former };
+            return Ok(RemoveDecision::Begin(state));
         }
         VolumeState::Creating { .. } => None,
         VolumeState::Ready { image_id, .. } | VolumeState::Restoring { image_id, .. } => {
@@ -520,6 +626,28 @@ pub(crate) mod tests {
         assert_eq!(remove.kind(), Kind::Busy);
         let set = volume_set(&rolling, &live("rate-limit.write.bps", "2MB"), now).unwrap_err();
         assert_eq!(set.kind(), Kind::Busy);
+    }
+
+    #[test]
+    fn an_adoption_is_gone_on_with_and_given_back() {
+        let (now, former) = (Timestamp::UNIX_EPOCH, Some(Uuid::from_u128(7)));
+        let none = OptionSet::default();
+        assert_eq!(volume_adopt(None, &none), Ok(AdoptDecision::New));
+        assert_eq!(volume_adopt(Some(&ready()), &size("10MB")), Ok(AdoptDecision::Unchanged));
+        let error = volume_adopt(Some(&ready()), &size("1GB")).unwrap_err();
+        assert_eq!(error.kind(), Kind::Conflict);
+        let image_id = "1".to_owned();
+        let adopting = volume(VolumeState::Adopting { since: now, image_id, former });
+        assert_eq!(volume_adopt(Some(&adopting), &none), Ok(AdoptDecision::Continue));
+        assert_eq!(volume_create(Some(&adopting), &none), Ok(CreateDecision::Await));
+        let remove = volume_remove(&adopting, None, Disposal::Delete, now).unwrap();
+        let RemoveDecision::Begin(state) = remove else { panic!("{remove:?}") };
+        assert_eq!(state, VolumeState::GivingBack { since: now, image_id: "1".into(), former });
+        let back = volume(state);
+        let again = volume_remove(&back, None, Disposal::Trash, now);
+        assert_eq!(again, Ok(RemoveDecision::Continue));
+        assert_eq!(volume_adopt(Some(&back), &none).unwrap_err().kind(), Kind::Busy);
+        assert_eq!(volume_create(Some(&back), &none).unwrap_err().kind(), Kind::Busy);
     }
 
     #[test]

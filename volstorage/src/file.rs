@@ -6,6 +6,7 @@
 //! copies in `<pool>/.snapshots/<id>/`. Whoever writes to an image while it is copied has to be stopped by the caller.
 //! Called by volmaster; the host side only reads the path from [`ImageDriver::source`].
 
+mod adoption;
 mod copy;
 mod draft;
 mod snapshots;
@@ -27,9 +28,9 @@ use self::store::{Begun, Store};
 use crate::faults::Faults;
 use crate::format::{Formatter, off_thread, off_thread_within};
 use crate::image::{
-    Created, Discarded, Flattened, ImageDriver, ImageError, ImageInfo, ImageSnapshot, ImageSource,
-    NewClone, NewImage, Progress, Purged, Removed, Resized, Restored, Snapped, SnapshotInfo,
-    SnapshotUsage, TrashedImage, Unfinished,
+    Adoptable, Adoption, Created, Discarded, Flattened, ImageDriver, ImageError, ImageInfo,
+    ImageSnapshot, ImageSource, NewClone, NewImage, Progress, Purged, Removed, Resized, Restored,
+    Snapped, SnapshotInfo, SnapshotUsage, TrashedImage, Unfinished,
 };
 
 /// How long a copy may take before its caller goes on without it.
@@ -185,6 +186,21 @@ impl ImageDriver for FileImages {
         let action = format!("restore image {}/{} as {name}", trashed.pool, trashed.name);
         let (trashed, name) = (trashed.clone(), name.to_owned());
         self.on_disk(action, move |store| store.restore(&trashed, &name)).await
+    }
+
+    async fn adoptable(&self, image: &ImageName) -> Result<Adoptable, ImageError> {
+        let (action, image) = (format!("look at image {image}"), image.clone());
+        self.on_disk(action, move |store| store.adoptable(&image)).await
+    }
+
+    async fn adopt(&self, adoption: &Adoption) -> Result<String, ImageError> {
+        let (action, adoption) = (format!("adopt image {}", adoption.image), adoption.clone());
+        self.on_disk(action, move |store| store.adopt(&adoption)).await
+    }
+
+    async fn give_back(&self, adoption: &Adoption) -> Result<(), ImageError> {
+        let (action, adoption) = (format!("give image {} back", adoption.image), adoption.clone());
+        self.on_disk(action, move |store| store.give_back(&adoption)).await
     }
 
     async fn unfinished(&self) -> Result<Vec<Unfinished>, ImageError> {

@@ -2,6 +2,7 @@
 //! of local image files). Images are made, found, thrown away, limited, snapshotted and cloned
 //! here; nothing is ever mapped or mounted.
 
+mod adoption;
 mod snapshot;
 
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use volcore::options::Access;
 use volcore::size::Size;
 use volcore::volume::ImageName;
 
+pub use self::adoption::{Adoptable, Adoption};
 pub use self::snapshot::{
     Flattened, ImageSnapshot, NewClone, Progress, Removed, Resized, Restored, Snapped,
     SnapshotInfo, SnapshotUsage,
@@ -153,6 +155,25 @@ pub enum ImageError {
         /// The image.
         image: ImageName,
     },
+    /// The image carries nothing that a host could mount. It was not touched.
+    #[error(
+        "image {image} carries no file system that is known (ext4, xfs, btrfs): it may be blank, partitioned or \
+         encrypted; it was left as it is, for an image that is adopted is never formatted"
+    )]
+    NoFilesystem {
+        /// The image.
+        image: ImageName,
+    },
+    /// The image lacks what keeps two writers apart. It was not touched.
+    #[error(
+        "image {image} lacks the feature {feature}; `rbd feature enable {image} {feature}` gives it that"
+    )]
+    NoFeature {
+        /// The image.
+        image: ImageName,
+        /// Which feature.
+        feature: &'static str,
+    },
     /// The image has no such snapshot.
     #[error("image {} has no snapshot {}", .snapshot.image, .snapshot.snapshot)]
     NoSnapshot {
@@ -278,6 +299,8 @@ impl ImageError {
             ImageError::NoPool { .. }
             | ImageError::Format { .. }
             | ImageError::TooLarge { .. }
+            | ImageError::NoFilesystem { .. }
+            | ImageError::NoFeature { .. }
             | ImageError::Shrinks { .. } => Kind::Invalid,
             ImageError::NoImage { .. }
             | ImageError::NoSnapshot { .. }
@@ -367,6 +390,19 @@ pub trait ImageDriver: Send + Sync + 'static {
     /// Takes an image out of the trash, with its snapshots, and gives it a name in its pool: the one that it had or
     /// another that is free. It stays the image of the volume that it was made for.
     async fn restore(&self, trashed: &TrashedImage, name: &str) -> Result<Restored, ImageError>;
+
+    /// Looks at an image that is to become a volume's, and reads what is on it. Changes nothing. Refused where it is
+    /// absent, where a client has it open, and where it is nothing that a host could use.
+    async fn adoptable(&self, image: &ImageName) -> Result<Adoptable, ImageError>;
+
+    /// Makes an image that [`adoptable`](Self::adoptable) has found a volume's own: it carries the volume's uid from now
+    /// on, and keeps its data and its snapshots. Answers with its id, which may be another than before. Refused where it is
+    /// another image by now, or another's, and where a client has it open.
+    async fn adopt(&self, adoption: &Adoption) -> Result<String, ImageError>;
+
+    /// Undoes an adoption, whoever has the image open: it carries again what it did before. One that is absent or not the
+    /// adopting volume's is left alone.
+    async fn give_back(&self, adoption: &Adoption) -> Result<(), ImageError>;
 
     /// What attempts have left under temporary names, in all pools.
     async fn unfinished(&self) -> Result<Vec<Unfinished>, ImageError>;

@@ -17,3 +17,4 @@ pub mod image;
 pub mod linux;
 pub mod process;
 pub mod rbd;
+mod superblock;

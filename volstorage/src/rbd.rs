@@ -7,6 +7,7 @@
 
 pub mod connection;
 
+mod adoption;
 mod build;
 mod names;
 mod removal;
@@ -37,9 +38,9 @@ use crate::faults::Faults;
 use crate::format::Formatter;
 use crate::format::scratch::Scratch;
 use crate::image::{
-    Created, Discarded, Flattened, ImageDriver, ImageError, ImageInfo, ImageSnapshot, ImageSource,
-    NewClone, NewImage, Progress, Purged, Removed, Resized, Restored, Snapped, SnapshotInfo,
-    SnapshotUsage, TrashedImage, Unfinished,
+    Adoptable, Adoption, Created, Discarded, Flattened, ImageDriver, ImageError, ImageInfo,
+    ImageSnapshot, ImageSource, NewClone, NewImage, Progress, Purged, Removed, Resized, Restored,
+    Snapped, SnapshotInfo, SnapshotUsage, TrashedImage, Unfinished,
 };
 
 /// The metadata key with the volume's uid.
@@ -421,6 +422,21 @@ impl ImageDriver for RbdImages {
         let action = format!("restore image {}/{} as {name}", trashed.pool, trashed.name);
         let (trashed, name) = (trashed.clone(), name.to_owned());
         self.remove(action, move |removal| removal.restore(&trashed, &name)).await
+    }
+
+    async fn adoptable(&self, image: &ImageName) -> Result<Adoptable, ImageError> {
+        let (action, image) = (format!("look at image {image}"), image.clone());
+        self.remove(action, move |removal| removal.adoptable(&image)).await
+    }
+
+    async fn adopt(&self, adoption: &Adoption) -> Result<String, ImageError> {
+        let (action, adoption) = (format!("adopt image {}", adoption.image), adoption.clone());
+        self.remove(action, move |removal| removal.adopt(&adoption)).await
+    }
+
+    async fn give_back(&self, adoption: &Adoption) -> Result<(), ImageError> {
+        let (action, adoption) = (format!("give image {} back", adoption.image), adoption.clone());
+        self.remove(action, move |removal| removal.give_back(&adoption)).await
     }
 
     async fn unfinished(&self) -> Result<Vec<Unfinished>, ImageError> {

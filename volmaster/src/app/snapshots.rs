@@ -111,6 +111,8 @@ async fn with_image(app: &App, id: &VolumeId) -> Result<Versioned<Volume>, Snaps
         VolumeState::Ready { .. } | VolumeState::RollingBack { .. } => Ok(found),
         VolumeState::Creating { .. }
         | VolumeState::Restoring { .. }
+        | VolumeState::Adopting { .. }
+        | VolumeState::GivingBack { .. }
         | VolumeState::Removing { .. } => {
             Err(SnapshotError::NotReady { volume: id.clone(), state: found.value.state.as_str() })
         }

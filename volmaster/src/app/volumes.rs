@@ -1,5 +1,6 @@
 //! Volumes: showing and listing them. Creating, changing and removing have files of their own.
 
+mod adopt;
 mod clone;
 mod create;
 mod remove;
@@ -17,13 +18,17 @@ use volcore::live::LiveError;
 use volcore::name::{SnapshotName, TenantName, VolumeId};
 use volcore::options::OptionError;
 use volcore::spec::SpecError;
-use volcore::volume::{CreateRefusal, ImageName, RemoveRefusal, SetRefusal, Volume, VolumeState};
+use volcore::volume::{
+    AdoptRefusal, CreateRefusal, ImageName, RemoveRefusal, SetRefusal, Volume, VolumeState,
+};
 use volstorage::image::{ImageError, ImageSource};
 use volstore::records::Versioned;
 use volstore::store::StoreError;
 
 use super::{App, Failing, ListAsk, ListError, Slice, catch_up, lists, store_kind};
 
+pub use adopt::volume_adopt;
+pub(crate) use adopt::{finish_adopt, finish_give_back};
 pub use create::{Creation, volume_create};
 pub(crate) use create::{abandoned, finish_create, take_up};
 pub use remove::{LeftBehind, Removal, RemoveAsk, volume_remove};
@@ -79,10 +84,56 @@ pub enum VolumeError {
     Create(#[from] CreateRefusal),
     /// The rules say no.
     #[error(transparent)]
+    Adopt(#[from] AdoptRefusal),
+    /// The rules say no.
+    #[error(transparent)]
     Remove(#[from] RemoveRefusal),
     /// The rules say no.
     #[error(transparent)]
     Set(#[from] SetRefusal),
+    /// Policy, options and the image that is there make no volume.
+    #[error("no image can be adopted for volume {volume}")]
+    NotAdoptable {
+        /// Which.
+        volume: VolumeId,
+        /// Why not.
+        #[source]
+        source: SpecError,
+    },
+    /// There is no image of its name.
+    #[error(
+        "there is no image {image} that volume {volume} could adopt: rename the one that is meant \
+         (`rbd rename {pool}/NAME {image}`), or name its pool (--opt pool=POOL)",
+        pool = image.pool
+    )]
+    NothingToAdopt {
+        /// Which.
+        volume: VolumeId,
+        /// The image that was looked for.
+        image: ImageName,
+    },
+    /// The image was made for another volume, which is there.
+    #[error(
+        "image {image} cannot be adopted for volume {volume}: it is the image of volume {owner}, and was left as it is; \
+         `volcli volume force-remove {owner}` forgets that volume and leaves the image"
+    )]
+    Anothers {
+        /// Which.
+        volume: VolumeId,
+        /// The image.
+        image: ImageName,
+        /// Whose it is.
+        owner: VolumeId,
+    },
+    /// Whose an image is could not be found out.
+    #[error("could not look which volume has the image for volume {volume}")]
+    Unsure {
+        /// Which.
+        volume: VolumeId,
+        /// Why not.
+        #[source]
+        source: Box<ListError>,
+    },
     /// It would be a clone of what it replaces.
     #[error("volume {volume} cannot be cloned from itself: give the clone another name")]
     OntoItself {
@@ -116,7 +167,7 @@ pub enum VolumeError {
         since: Timestamp,
     },
     /// It was removed while it was being made.
-    #[error("volume {volume} was removed while it was being created")]
+    #[error("volume {volume} was removed while it was being made")]
     RemovedMeanwhile {
         /// Which.
         volume: VolumeId,
@@ -159,17 +210,24 @@ impl Failing for VolumeError {
         match self {
             VolumeError::NotFound { .. }
             | VolumeError::NoTenant { .. }
+            | VolumeError::NothingToAdopt { .. }
             | VolumeError::NoSnapshot { .. } => Kind::NotFound,
             VolumeError::OntoItself { .. } => Kind::Invalid,
             VolumeError::Option(_) | VolumeError::Live(_) => Kind::Invalid,
-            VolumeError::Spec { source, .. } => source.kind(),
+            VolumeError::Spec { source, .. } | VolumeError::NotAdoptable { source, .. } => {
+                source.kind()
+            }
+            VolumeError::Unsure { source, .. } => source.kind(),
+            VolumeError::Adopt(refusal) => refusal.kind(),
             VolumeError::Create(refusal) => refusal.kind(),
             VolumeError::Remove(refusal) => refusal.kind(),
             VolumeError::Set(refusal) => refusal.kind(),
             VolumeError::StillCreating { .. }
             | VolumeError::OriginNotReady { .. }
             | VolumeError::Contended { .. } => Kind::Busy,
-            VolumeError::RemovedMeanwhile { .. } | VolumeError::Replaced { .. } => Kind::Conflict,
+            VolumeError::RemovedMeanwhile { .. }
+            | VolumeError::Replaced { .. }
+            | VolumeError::Anothers { .. } => Kind::Conflict,
             VolumeError::Image { source, .. } => source.kind(),
             VolumeError::Store(error) => store_kind(error),
         }

@@ -12,8 +12,8 @@ use volcore::volume::{Volume, VolumeState};
 
 use super::{LoopError, Pass};
 use crate::app::volumes::{
-    Mode, TAKE_UP_AFTER, abandoned, finish_create, finish_remove, finish_restore, finish_set,
-    is_left, pending_since, take_up, volume_sync,
+    Mode, TAKE_UP_AFTER, abandoned, finish_adopt, finish_create, finish_give_back, finish_remove,
+    finish_restore, finish_set, is_left, pending_since, take_up, volume_sync,
 };
 use crate::app::{App, LoopName, snapshots};
 
@@ -47,6 +47,8 @@ fn is_pending(volume: &Volume) -> bool {
         VolumeState::Creating { .. }
         | VolumeState::RollingBack { .. }
         | VolumeState::Restoring { .. }
+        | VolumeState::Adopting { .. }
+        | VolumeState::GivingBack { .. }
         | VolumeState::Removing { .. } => true,
         VolumeState::Ready { .. } => pending_since(volume).is_some(),
     }
@@ -57,7 +59,10 @@ fn is_due(app: &App, volume: &Volume, now: Timestamp) -> bool {
         VolumeState::Ready { .. } => is_left(volume, now),
         VolumeState::Creating { .. } => abandoned(volume, now, TAKE_UP_AFTER),
         VolumeState::RollingBack { since, .. } => snapshots::is_left(volume, *since, now),
-        VolumeState::Restoring { since, .. } | VolumeState::Removing { since, .. } => {
+        VolumeState::Restoring { since, .. }
+        | VolumeState::Adopting { since, .. }
+        | VolumeState::GivingBack { since, .. }
+        | VolumeState::Removing { since, .. } => {
             volume.last_error.is_some() || now.duration_since(*since) > REMOVING_AFTER
         }
     };
@@ -71,6 +76,8 @@ fn line(volume: &Volume) -> String {
         VolumeState::Creating { since }
         | VolumeState::RollingBack { since, .. }
         | VolumeState::Restoring { since, .. }
+        | VolumeState::Adopting { since, .. }
+        | VolumeState::GivingBack { since, .. }
         | VolumeState::Removing { since, .. } => {
             format!("{id} is {} since {since:.0}{error}", volume.state.as_str())
         }
@@ -124,6 +131,14 @@ async fn finish(app: &App, id: &VolumeId, uid: Uuid) -> Result<(), LoopError> {
         VolumeState::Restoring { .. } => {
             finish_restore(app, found).await?;
             tracing::info!(volume = %id, "restoring a volume was finished");
+        }
+        VolumeState::Adopting { .. } => {
+            finish_adopt(app, found).await?;
+            tracing::info!(volume = %id, "adopting an image was finished");
+        }
+        VolumeState::GivingBack { .. } => {
+            finish_give_back(app, found).await?;
+            tracing::info!(volume = %id, "an image that was not adopted is given back");
         }
         VolumeState::Removing { .. } => {
             finish_remove(app, found, Mode::Background).await?;

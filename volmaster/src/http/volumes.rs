@@ -8,7 +8,7 @@ use axum::response::Response;
 use volapi::list::{ListQuery, Listing, View};
 use volapi::mounts::Mount;
 use volapi::volumes::{
-    CreateVolume, DisposalQuery, RemoveQuery, Removed, SetVolume, Volume, VolumeBrief,
+    AdoptVolume, CreateVolume, DisposalQuery, RemoveQuery, Removed, SetVolume, Volume, VolumeBrief,
 };
 use volcore::claim::Claim;
 use volcore::live::LiveChange;
@@ -78,6 +78,22 @@ pub(super) async fn volume_create(
     let asked = OptionSet::from_driver_options(&options).map_err(VolumeError::from)?;
     let app = http.app.clone();
     let work = async move { volumes::volume_create(&app, &id, &asked).await };
+    let (status, volume) = match http.app.detached(work).await?? {
+        Creation::Created(volume) => (StatusCode::CREATED, volume),
+        Creation::Unchanged(volume) => (StatusCode::OK, volume),
+    };
+    Ok(json(status, &shown_with_claim(&http.app, volume, None)))
+}
+
+pub(super) async fn volume_adopt(
+    State(http): State<Shared>,
+    Of(id): Of<VolumeId>,
+    _: NoQuery,
+    Json(body): Json<AdoptVolume>,
+) -> Result<Response, Failure> {
+    let asked = OptionSet::from_driver_options(&body.options).map_err(VolumeError::from)?;
+    let app = http.app.clone();
+    let work = async move { volumes::volume_adopt(&app, &id, &asked).await };
     let (status, volume) = match http.app.detached(work).await?? {
         Creation::Created(volume) => (StatusCode::CREATED, volume),
         Creation::Unchanged(volume) => (StatusCode::OK, volume),

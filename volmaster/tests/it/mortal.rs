@@ -12,9 +12,9 @@ use volcore::volume::ImageName;
 use volmaster::app::App;
 use volstorage::fake::image::FakeImages;
 use volstorage::image::{
-    Created, Discarded, Flattened, ImageDriver, ImageError, ImageInfo, ImageSnapshot, ImageSource,
-    NewClone, NewImage, Progress, Purged, Removed, Resized, Restored, Snapped, SnapshotInfo,
-    SnapshotUsage, TrashedImage, Unfinished,
+    Adoptable, Adoption, Created, Discarded, Flattened, ImageDriver, ImageError, ImageInfo,
+    ImageSnapshot, ImageSource, NewClone, NewImage, Progress, Purged, Removed, Resized, Restored,
+    Snapped, SnapshotInfo, SnapshotUsage, TrashedImage, Unfinished,
 };
 use volstore::memory::MemoryStore;
 use volstore::store::{
@@ -307,6 +307,22 @@ impl ImageDriver for Mortal {
     async fn restore(&self, trashed: &TrashedImage, name: &str) -> Result<Restored, ImageError> {
         self.images_answer().await;
         self.answered(self.images.restore(trashed, name).await).await
+    }
+
+    async fn adoptable(&self, image: &ImageName) -> Result<Adoptable, ImageError> {
+        self.images_answer().await;
+        self.images.adoptable(image).await
+    }
+
+    async fn adopt(&self, adoption: &Adoption) -> Result<String, ImageError> {
+        self.images_answer().await;
+        Gate::pass(&self.life.image_gate).await;
+        self.answered(self.images.adopt(adoption).await).await
+    }
+
+    async fn give_back(&self, adoption: &Adoption) -> Result<(), ImageError> {
+        self.images_answer().await;
+        self.answered(self.images.give_back(adoption).await).await
     }
 
     async fn unfinished(&self) -> Result<Vec<Unfinished>, ImageError> {

@@ -4,6 +4,7 @@
 //! drivers, and its [`Faults`] break one effect after another. A format command is not run; one with
 //! `exit N` in it fails with that status, and says on stderr what it echoes.
 
+mod adoption;
 mod snapshots;
 mod state;
 
@@ -23,9 +24,9 @@ pub use self::state::{FakeImage, FakeSnapshot, Parent};
 use crate::draft;
 use crate::faults::Faults;
 use crate::image::{
-    Created, Discarded, Flattened, ImageDriver, ImageError, ImageInfo, ImageSnapshot, ImageSource,
-    NewClone, NewImage, Progress, Purged, Removed, Resized, Restored, Snapped, SnapshotInfo,
-    SnapshotUsage, TrashedImage, Unfinished,
+    Adoptable, Adoption, Created, Discarded, Flattened, ImageDriver, ImageError, ImageInfo,
+    ImageSnapshot, ImageSource, NewClone, NewImage, Progress, Purged, Removed, Resized, Restored,
+    Snapped, SnapshotInfo, SnapshotUsage, TrashedImage, Unfinished,
 };
 
 /// What an image is to be, however it comes by its data.
@@ -374,6 +375,18 @@ impl ImageDriver for FakeImages {
 
     async fn restore(&self, trashed: &TrashedImage, name: &str) -> Result<Restored, ImageError> {
         self.put_back(trashed, name)
+    }
+
+    async fn adoptable(&self, image: &ImageName) -> Result<Adoptable, ImageError> {
+        self.look_over(image)
+    }
+
+    async fn adopt(&self, adoption: &Adoption) -> Result<String, ImageError> {
+        self.take_over(adoption)
+    }
+
+    async fn give_back(&self, adoption: &Adoption) -> Result<(), ImageError> {
+        self.hand_back(adoption)
     }
 
     async fn unfinished(&self) -> Result<Vec<Unfinished>, ImageError> {

@@ -46,7 +46,7 @@ impl Draft {
     pub(super) fn complete(&self, uid: Uuid) -> io::Result<()> {
         // The format command may have put another file in the place of ours.
         let file = File::open(&self.path)?;
-        xattr::set_uid(&file, uid).map_err(explained)?;
+        xattr::set_uid(&file, uid).map_err(xattr::explained)?;
         file.sync_all()
     }
 
@@ -66,15 +66,6 @@ impl Draft {
 pub(super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE)?;
     Ok(())
-}
-
-fn explained(error: io::Error) -> io::Error {
-    if error.raw_os_error() != Some(libc::EOPNOTSUPP) {
-        return error;
-    }
-    let why = "the file system of the image root has no extended attributes; \
-               use one that has, such as ext4, xfs or btrfs";
-    io::Error::new(io::ErrorKind::Unsupported, why)
 }
 
 /// Whether a draft is being worked on by somebody.

@@ -28,7 +28,7 @@ const SNAPSHOTS: &str = ".snapshots";
 
 impl Store {
     /// The folder with the snapshots of an image.
-    fn snapshots(&self, pool: &PoolName, image_id: Uuid) -> PathBuf {
+    pub(super) fn snapshots(&self, pool: &PoolName, image_id: Uuid) -> PathBuf {
         self.pool_path(pool).join(SNAPSHOTS).join(image_id.to_string())
     }
 

@@ -179,9 +179,11 @@ impl Store {
 
     pub(super) fn find(&self, image: &ImageName) -> Result<Option<ImageInfo>, ImageError> {
         self.pool(&image.pool)?;
-        let Some(There { uid, meta }) = self.look(image)? else { return Ok(None) };
+        let Some(there) = self.look(image)? else { return Ok(None) };
+        let id = id(&there);
+        let There { uid, meta } = there;
         Ok(Some(ImageInfo {
-            id: uid.map_or_else(|| format!("inode-{}", meta.ino()), |uid| uid.to_string()),
+            id,
             uid,
             size: meta.len(),
             used: Some(meta.blocks() * 512),
@@ -291,6 +293,11 @@ impl Store {
         let pools: Vec<String> = self.pools()?.iter().map(PoolName::to_string).collect();
         Ok(format!("local files in {}, pools {}", self.root.display(), pools.join(", ")))
     }
+}
+
+/// The id of what is there: the volume that it was made for, or what the file system knows it by.
+pub(super) fn id(there: &There) -> String {
+    there.uid.map_or_else(|| format!("inode-{}", there.meta.ino()), |uid| uid.to_string())
 }
 
 fn failed(step: &str, new: Wanted<'_>, error: io::Error) -> ImageError {

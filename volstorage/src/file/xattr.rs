@@ -20,6 +20,27 @@ pub(super) fn set_uid(file: &File, uid: Uuid) -> io::Result<()> {
     if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Takes that away; absent is success.
+pub(super) fn remove_uid(file: &File) -> io::Result<()> {
+    // SAFETY: the descriptor is open, and the name a NUL-terminated string.
+    let ret = unsafe { libc::fremovexattr(file.as_raw_fd(), UID.as_ptr()) };
+    if ret == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    if error.raw_os_error() == Some(libc::ENODATA) { Ok(()) } else { Err(error) }
+}
+
+/// The error of [`set_uid`], with what can be done about it.
+pub(super) fn explained(error: io::Error) -> io::Error {
+    if error.raw_os_error() != Some(libc::EOPNOTSUPP) {
+        return error;
+    }
+    let why = "the file system of the image root has no extended attributes; \
+               use one that has, such as ext4, xfs or btrfs";
+    io::Error::new(io::ErrorKind::Unsupported, why)
+}
+
 /// For which volume a file was made; `None` where it does not say, or nothing that we would.
 pub(super) fn uid(file: &File) -> io::Result<Option<Uuid>> {
     let mut value = [0u8; 64];
@@ -49,5 +70,9 @@ mod tests {
         let volume = Uuid::new_v4();
         set_uid(&file, volume).unwrap();
         assert_eq!(uid(&file).unwrap(), Some(volume));
+        for _ in 0..2 {
+            remove_uid(&file).unwrap();
+            assert_eq!(uid(&file).unwrap(), None);
+        }
     }
 }

@@ -102,11 +102,15 @@ impl Removal<'_> {
         self.alone(&pool, image, id, clear)
     }
 
-    fn names<'a>(&'a self, pool: &'a Pool) -> Names<'a> {
+    pub(super) fn names<'a>(&'a self, pool: &'a Pool) -> Names<'a> {
         Names { session: self.session, faults: self.faults, pool }
     }
 
-    fn refuse_if_watched(&self, image: &ImageName, open: &Image) -> Result<(), ImageError> {
+    pub(super) fn refuse_if_watched(
+        &self,
+        image: &ImageName,
+        open: &Image,
+    ) -> Result<(), ImageError> {
         let watchers = self.session.watchers(image, open)?;
         if watchers.is_empty() {
             return Ok(());
@@ -216,7 +220,7 @@ impl Removal<'_> {
     }
 
     /// Does something while nobody else removes or restores the image.
-    fn alone<T>(
+    pub(super) fn alone<T>(
         &self,
         pool: &Pool,
         image: &ImageName,

@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod adoption;
 mod breaking;
 #[path = "../ceph_support/mod.rs"]
 mod ceph_support;

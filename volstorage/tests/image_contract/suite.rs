@@ -48,6 +48,10 @@ macro_rules! contract {
             $crate::broken!();
             $crate::broken_snapshots!();
         }
+        mod adoption {
+            use super::harness;
+            $crate::adoption_contract!();
+        }
         mod snapshots {
             use super::harness;
             $crate::snapshot_contract!();

@@ -111,6 +111,22 @@ fn a_volume_on_its_way_back() {
 }
 
 #[test]
+fn a_volume_whose_image_is_adopted() {
+    let (since, image_id, former) = (at(3), "10ab".to_owned(), Some(Uuid::from_u128(8)));
+    let adopting = VolumeState::Adopting { since, image_id: image_id.clone(), former };
+    let written = there_and_back(&volume(adopting));
+    assert!(written.contains(r#""state":{"is":"adopting","since":"1970-01-01T00:00:03Z","image_id":"10ab","former":"00000000-0000-0000-0000-000000000008"}"#), "{written}");
+    let back = VolumeState::GivingBack { since, image_id, former: None };
+    let written = there_and_back(&volume(back));
+    assert!(
+        written.contains(
+            r#""state":{"is":"giving-back","since":"1970-01-01T00:00:03Z","image_id":"10ab"}"#
+        ),
+        "{written}"
+    );
+}
+
+#[test]
 fn what_came_of_a_schedule() {
     let name: SnapshotName = "auto-1970-01-01T000007Z".parse().unwrap();
     let failure = SnapshotFailure { at: at(8), reason: "no answer".into() };

@@ -62,6 +62,26 @@ pub enum StoredState {
         /// The name that the image had.
         was: String,
     },
+    /// [`VolumeState::Adopting`].
+    Adopting {
+        /// When it was asked for.
+        since: Timestamp,
+        /// The image's id, as it was found.
+        image_id: String,
+        /// The volume that it was made for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        former: Option<Uuid>,
+    },
+    /// [`VolumeState::GivingBack`].
+    GivingBack {
+        /// Since when.
+        since: Timestamp,
+        /// The image's id, as it was found.
+        image_id: String,
+        /// The volume that it was made for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        former: Option<Uuid>,
+    },
     /// [`VolumeState::Removing`].
     Removing {
         /// When the removal was asked for.
@@ -119,6 +139,12 @@ impl From<&VolumeState> for StoredState {
             VolumeState::Restoring { since, image_id, was } => {
                 StoredState::Restoring { since, image_id, was }
             }
+            VolumeState::Adopting { since, image_id, former } => {
+                StoredState::Adopting { since, image_id, former }
+            }
+            VolumeState::GivingBack { since, image_id, former } => {
+                StoredState::GivingBack { since, image_id, former }
+            }
             VolumeState::Removing { since, image_id, disposal } => {
                 StoredState::Removing { since, image_id, disposal: disposal.into() }
             }
@@ -142,6 +168,12 @@ impl From<StoredState> for VolumeState {
             }
             StoredState::Restoring { since, image_id, was } => {
                 VolumeState::Restoring { since, image_id, was }
+            }
+            StoredState::Adopting { since, image_id, former } => {
+                VolumeState::Adopting { since, image_id, former }
+            }
+            StoredState::GivingBack { since, image_id, former } => {
+                VolumeState::GivingBack { since, image_id, former }
             }
             StoredState::Removing { since, image_id, disposal } => {
                 VolumeState::Removing { since, image_id, disposal: disposal.into() }

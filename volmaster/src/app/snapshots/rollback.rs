@@ -138,6 +138,8 @@ async fn settle(
                 VolumeState::Creating { .. }
                 | VolumeState::Ready { .. }
                 | VolumeState::Restoring { .. }
+                | VolumeState::Adopting { .. }
+                | VolumeState::GivingBack { .. }
                 | VolumeState::Removing { .. } => return Ok(found),
             },
         }

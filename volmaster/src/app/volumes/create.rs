@@ -80,6 +80,8 @@ fn still_creating(volume: Volume) -> VolumeError {
         VolumeState::Creating { since }
         | VolumeState::RollingBack { since, .. }
         | VolumeState::Restoring { since, .. }
+        | VolumeState::Adopting { since, .. }
+        | VolumeState::GivingBack { since, .. }
         | VolumeState::Removing { since, .. } => since,
         VolumeState::Ready { .. } => volume.created_at,
     };
@@ -133,6 +135,8 @@ pub(crate) fn abandoned(volume: &Volume, now: Timestamp, after: Duration) -> boo
         VolumeState::Ready { .. }
         | VolumeState::RollingBack { .. }
         | VolumeState::Restoring { .. }
+        | VolumeState::Adopting { .. }
+        | VolumeState::GivingBack { .. }
         | VolumeState::Removing { .. } => false,
     }
 }
@@ -219,7 +223,9 @@ async fn publish(
             Some(found) => match found.value.state {
                 VolumeState::Ready { .. }
                 | VolumeState::RollingBack { .. }
-                | VolumeState::Restoring { .. } => return Ok(found.value),
+                | VolumeState::Restoring { .. }
+                | VolumeState::Adopting { .. }
+                | VolumeState::GivingBack { .. } => return Ok(found.value),
                 VolumeState::Creating { .. } => at = found.at,
                 VolumeState::Removing { .. } => {
                     // The remover may have looked for the image before it was there.
@@ -307,6 +313,8 @@ impl Leavings {
             | ImageError::Format { .. }
             | ImageError::TooLarge { .. }
             | ImageError::NoImage { .. }
+            | ImageError::NoFilesystem { .. }
+            | ImageError::NoFeature { .. }
             | ImageError::NoSnapshot { .. }
             | ImageError::Shrinks { .. }
             | ImageError::NoSpace { .. } => Leavings::NONE,

@@ -15,7 +15,7 @@ use volstore::records::{Changes, Kept, Trash, TrashKind, Versioned};
 use volstore::store::{Commit, Expect, StoreError};
 
 use super::create::{late, signed};
-use super::{VolumeError, clone, moved, note_error};
+use super::{VolumeError, clone, finish_give_back, moved, note_error};
 use crate::app::{App, LoopName};
 
 /// How often an operation begins again because somebody else was faster.
@@ -118,7 +118,10 @@ pub async fn volume_remove(
             RemoveDecision::Begin(state) => begin(app, volume, state).await?,
         };
         if let Some(removing) = removing {
-            return finish_remove(app, removing, Mode::Asked).await;
+            return match &removing.value.state {
+                VolumeState::GivingBack { .. } => finish_give_back(app, removing).await,
+                _ => finish_remove(app, removing, Mode::Asked).await,
+            };
         }
     }
     Err(VolumeError::Contended { volume: id.clone() })
@@ -143,19 +146,19 @@ async fn begin(
 }
 
 /// What is stored beside the record of a volume, and goes with it.
-struct Beside {
+pub(super) struct Beside {
     epoch: Option<Versioned<u64>>,
     log: Option<Versioned<SnapshotLog>>,
 }
 
 impl Beside {
-    async fn of(app: &App, id: &VolumeId) -> Result<Beside, StoreError> {
+    pub(super) async fn of(app: &App, id: &VolumeId) -> Result<Beside, StoreError> {
         let (epoch, log) = tokio::join!(app.records.epoch(id), app.records.snapshot_log(id));
         Ok(Beside { epoch: epoch?, log: log? })
     }
 
     /// A log is written only while the volume is as it was read, so that none comes after this.
-    fn drop(&self, changes: Changes, id: &VolumeId) -> Changes {
+    pub(super) fn drop(&self, changes: Changes, id: &VolumeId) -> Changes {
         let changes = match &self.epoch {
             Some(epoch) => changes.delete_epoch(id, epoch.at),
             None => changes,
@@ -198,7 +201,9 @@ pub(crate) async fn finish_remove(
         VolumeState::Creating { .. }
         | VolumeState::Ready { .. }
         | VolumeState::RollingBack { .. }
-        | VolumeState::Restoring { .. } => None,
+        | VolumeState::Restoring { .. }
+        | VolumeState::Adopting { .. }
+        | VolumeState::GivingBack { .. } => None,
     };
     let image = volume.image();
     let discard = discard(app, &image, image_id.as_deref(), volume.uid, mode);
@@ -305,7 +310,9 @@ async fn leavings(
         VolumeState::Creating { .. }
         | VolumeState::Ready { .. }
         | VolumeState::RollingBack { .. }
-        | VolumeState::Restoring { .. } => (Disposal::Delete, false),
+        | VolumeState::Restoring { .. }
+        | VolumeState::Adopting { .. }
+        | VolumeState::GivingBack { .. } => (Disposal::Delete, false),
     };
     // It never was ready: nobody misses it, and whoever is making it may not have finished.
     if !was_ready {

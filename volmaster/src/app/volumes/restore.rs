@@ -66,7 +66,9 @@ async fn settle(app: &App, ready: Volume, mut at: Revision) -> Result<Volume, Vo
                 }
                 VolumeState::Creating { .. }
                 | VolumeState::Ready { .. }
-                | VolumeState::RollingBack { .. } => return Ok(found.value),
+                | VolumeState::RollingBack { .. }
+                | VolumeState::Adopting { .. }
+                | VolumeState::GivingBack { .. } => return Ok(found.value),
             },
         }
     }

@@ -109,6 +109,8 @@ pub(crate) fn pending_since(volume: &Volume) -> Option<Timestamp> {
         | VolumeState::Creating { .. }
         | VolumeState::RollingBack { .. }
         | VolumeState::Restoring { .. }
+        | VolumeState::Adopting { .. }
+        | VolumeState::GivingBack { .. }
         | VolumeState::Removing { .. } => None,
     }
 }

@@ -56,6 +56,8 @@ pub struct FakeImage {
     pub snapshots: Vec<FakeSnapshot>,
     /// What it shares data with.
     pub parent: Option<Parent>,
+    /// Whether it lacks the feature that keeps two writers apart.
+    pub lacks_lock: bool,
 }
 
 /// A snapshot of an image.
@@ -96,6 +98,7 @@ impl FakeImage {
             data: Vec::new(),
             snapshots: Vec::new(),
             parent: None,
+            lacks_lock: false,
         }
     }
 }
@@ -130,6 +133,11 @@ impl FakeImages {
     pub fn add_foreign(&self, image: &ImageName) {
         let foreign = FakeImage { name: image.name.clone(), ..FakeImage::blank(&self.next_id()) };
         self.with_pool(&image.pool, |pool| pool.images.insert(image.name.clone(), foreign));
+    }
+
+    /// Makes an image what a test wants it to be.
+    pub fn change(&self, image: &ImageName, change: impl FnOnce(&mut FakeImage)) {
+        self.with_image(image, change);
     }
 
     /// Lets a client write on an image.
