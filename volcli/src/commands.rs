@@ -44,6 +44,7 @@ pub async fn run(plan: Plan) -> Result<Exit, Failure> {
             tenants::diff(&context, &tenant, older, newer).await
         }
         Action::VolumeCreate(body) => volumes::create(&context, &body).await,
+        Action::VolumeAdopt(id, body) => volumes::adopt(&context, &id, &body).await,
         Action::VolumeGet(id) => volumes::get(&context, &id).await,
         Action::VolumeSet(id, body) => volumes::set(&context, &id, &body).await,
         Action::VolumeList(tenant) => volumes::list(&context, tenant.as_ref()).await,

@@ -170,6 +170,23 @@ fn volumes_are_created_shown_and_removed() {
 }
 
 #[test]
+fn images_are_adopted() {
+    let fake = furnished();
+    let images = [("rbd/t.left", "20 MiB"), ("ssd/t.fast", "1 GiB")];
+    fake.data.lock().unwrap().images =
+        images.map(|(image, size)| (image.to_owned(), size.to_owned())).into();
+    insta::assert_snapshot!(transcript(
+        &fake,
+        &[
+            "volume adopt t/left",
+            "volume adopt t left",
+            "volume adopt t/fast",
+            "volume adopt t/fast --opt pool=ssd -o table",
+        ]
+    ));
+}
+
+#[test]
 fn volumes_are_changed() {
     let fake = furnished();
     let lines = [

@@ -33,6 +33,15 @@ Options (see the tenant's policy for what holds without them):
   rate-limit.write.iops, rate-limit.read.iops, rate-limit.write.bps, rate-limit.read.bps,
   from (TENANT/VOLUME or TENANT/VOLUME@SNAPSHOT, which is cloned)";
 
+const ADOPT_EXAMPLES: &str = "\
+Examples:
+  volcli volume adopt tenant1/db
+  volcli volume adopt tenant1/db --opt pool=ssd --opt filesystem=xfs
+  rbd rename ssd/old-database ssd/tenant1.db && volcli volume adopt tenant1/db --opt pool=ssd
+
+Options are those of `volcli volume create`, but for from. A size may be left out: it is the
+image's own, and `volcli volume resize` makes it larger afterwards.";
+
 const GET_EXAMPLES: &str = "\
 Examples:
   volcli volume get tenant1/db
@@ -110,6 +119,19 @@ pub enum VolumeCommand {
     /// Creating a volume again with no options, or with the same, is no error.
     #[command(after_help = CREATE_EXAMPLES)]
     Create {
+        #[command(flatten)]
+        volume: OneVolume,
+        /// What this volume has otherwise than its tenant's policy says
+        #[arg(long = "opt", value_name = "KEY=VALUE", value_parser = pair)]
+        options: Vec<(String, String)>,
+    },
+    /// Make an image that is there a volume, with all that is on it
+    ///
+    /// The image is named TENANT.VOLUME: as `volcli volume force-remove` leaves it, or as it was made
+    /// or renamed by hand. Nobody may have it open, and it has to carry a file system; it is never
+    /// formatted, and its snapshots stay. Adopting for a volume that is there is no error.
+    #[command(after_help = ADOPT_EXAMPLES)]
+    Adopt {
         #[command(flatten)]
         volume: OneVolume,
         /// What this volume has otherwise than its tenant's policy says

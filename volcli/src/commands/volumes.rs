@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use volapi::mounts::Mount;
-use volapi::volumes::{CreateVolume, SetVolume, Volume};
+use volapi::volumes::{AdoptVolume, CreateVolume, SetVolume, Volume};
 use volclient::Creation;
 use volcore::live::LIVE;
 use volcore::name::{TenantName, VolumeId};
@@ -28,6 +28,22 @@ pub async fn create(context: &Context, body: &CreateVolume) -> Result<Exit, Fail
         }
     };
     say(format_args!("volume {}: {done}; {}", volume.id(), shape(&volume)));
+    output::changed(&volume, context.format)?;
+    Ok(Exit::Done)
+}
+
+pub async fn adopt(context: &Context, id: &VolumeId, body: &AdoptVolume) -> Result<Exit, Failure> {
+    let (creation, volume) = context.backend.master()?.volume_adopt(id, body).await?;
+    let done = match creation {
+        Creation::Created => "adopted, with all that is on its image",
+        Creation::Unchanged => "unchanged, it was there",
+    };
+    say(format_args!("volume {id}: {done}; {}", shape(&volume)));
+    if let Some(error) = &volume.last_error {
+        say(format_args!(
+            "volume {id}: its image gets its limits as soon as it can; for now: {error}"
+        ));
+    }
     output::changed(&volume, context.format)?;
     Ok(Exit::Done)
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use volapi::trash::RestoreTrash;
-use volapi::volumes::{CreateVolume, SetVolume};
+use volapi::volumes::{AdoptVolume, CreateVolume, SetVolume};
 use volcore::name::{HostName, TenantName, VolumeId};
 
 use super::{Care, Purge, SnapshotId, Source};
@@ -33,6 +33,8 @@ pub enum Action {
     TenantDiff(TenantName, u64, u64),
     /// `volume create`, and `snapshot clone`
     VolumeCreate(CreateVolume),
+    /// `volume adopt`
+    VolumeAdopt(VolumeId, AdoptVolume),
     /// `volume get`
     VolumeGet(VolumeId),
     /// `volume set`, and `volume resize`
@@ -111,6 +113,7 @@ impl Action {
             | Action::Completion(_)
             | Action::Man(_) => true,
             Action::VolumeCreate(_)
+            | Action::VolumeAdopt(..)
             | Action::VolumeSet(..)
             | Action::VolumeRemove(..)
             | Action::VolumeRestore(..)

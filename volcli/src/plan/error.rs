@@ -97,6 +97,9 @@ pub enum UsageError {
         /// Which.
         volume: String,
     },
+    /// An adoption that would be a clone.
+    #[error("an image that is adopted was cloned from nothing here: leave --opt from out")]
+    FromAdopted,
     /// Nothing is to be changed.
     #[error("nothing is to be changed: add KEY=VALUE, such as rate-limit.write.bps=10MB")]
     NoChange,

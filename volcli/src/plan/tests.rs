@@ -233,6 +233,8 @@ fn a_clone_is_a_create_with_its_origin() {
     for (line, expected) in [
         ("snapshot clone t/v t/v", "volume t/v cannot be cloned onto itself"),
         ("snapshot clone t/v@s t/v", "`volcli snapshot rollback`"),
+        ("volume adopt t/v --opt from=t/w", "leave --opt from out"),
+        ("volume adopt t/v --opt colour=red", "colour"),
         ("volume create t/v --opt from=t/v@s", "cannot be cloned onto itself"),
         ("snapshot clone t/v t/w --opt from=t/x", "--opt from is given by the first argument"),
         ("snapshot clone v t/w", "\"v\" cannot be cloned: it is tenant/volume"),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use volapi::trash::RestoreTrash;
-use volapi::volumes::{CreateVolume, SetVolume};
+use volapi::volumes::{AdoptVolume, CreateVolume, SetVolume};
 use volcore::live::LiveChange;
 use volcore::name::VolumeId;
 use volcore::options::{OptionSet, Origin};
@@ -17,6 +17,7 @@ pub(super) fn action(command: VolumeCommand) -> Result<Action, UsageError> {
         VolumeCommand::Create { volume, options } => {
             Action::VolumeCreate(creation(one(volume)?, options, None)?)
         }
+        VolumeCommand::Adopt { volume, options } => adoption(one(volume)?, options)?,
         VolumeCommand::Set { volume, changes } => set(&volume, &changes)?,
         VolumeCommand::Resize { volume, size, older: None } => resize(volume_id(&volume)?, size)?,
         VolumeCommand::Resize { volume, size: name, older: Some(size) } => {
@@ -61,6 +62,15 @@ pub(super) fn creation(
     }
     let VolumeId { tenant, volume } = id;
     Ok(CreateVolume { tenant, name: volume, options })
+}
+
+/// An image that is adopted was cloned from nothing here, and so no `from` is taken.
+fn adoption(id: VolumeId, pairs: Vec<(String, String)>) -> Result<Action, UsageError> {
+    let CreateVolume { options, .. } = creation(id.clone(), pairs, None)?;
+    if options.contains_key("from") {
+        return Err(UsageError::FromAdopted);
+    }
+    Ok(Action::VolumeAdopt(id, AdoptVolume { options }))
 }
 
 /// What a volume from the trash becomes.

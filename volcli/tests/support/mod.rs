@@ -14,11 +14,11 @@ use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde_json::{Value, json};
 use volapi::Problem;
 use volapi::routes;
-use volapi::volumes::{CreateVolume, SetVolume};
+use volapi::volumes::{AdoptVolume, CreateVolume, SetVolume};
 use volcore::Kind;
 use volcore::live::LiveChange;
 use volcore::policy::TenantPolicy;
@@ -46,6 +46,8 @@ pub struct Data {
     pub lose_snapshot: bool,
     /// How many removals are refused still before a holder lets go.
     pub lets_go_after: Option<usize>,
+    /// Images without a volume, and their sizes.
+    pub images: BTreeMap<String, String>,
     /// Who holds what.
     pub mounts: BTreeMap<String, Value>,
     /// The sessions.
@@ -114,6 +116,7 @@ fn router(data: Shared) -> Router {
         .route(routes::TENANT_REVISION, get(tenant_revision_get))
         .route(routes::VOLUMES, get(volume_list).post(volume_create))
         .route(routes::VOLUME, get(volume_get).patch(volume_set).delete(volume_remove))
+        .route(routes::VOLUME_ADOPT, post(volume_adopt))
         .merge(snapshots::router())
         .merge(trash::router())
         .route(routes::MOUNTS, get(mount_list))
@@ -280,6 +283,29 @@ async fn volume_create(State(data): State<Shared>, body: Bytes) -> Response {
     if let Some(from) = options.get("from") {
         volume["options"]["from"] = from.as_str().into();
     }
+    data.volumes.insert(id, volume.clone());
+    reply(201, volume)
+}
+
+async fn volume_adopt(
+    State(data): State<Shared>,
+    Path((t, v)): Path<(String, String)>,
+    body: Bytes,
+) -> Response {
+    let AdoptVolume { options } = serde_json::from_slice(&body).unwrap();
+    let (id, mut data) = (format!("{t}/{v}"), data.lock().unwrap());
+    if let Some(volume) = data.volumes.get(&id) {
+        return reply(200, volume.clone());
+    }
+    let pool = options.get("pool").map_or("rbd", String::as_str);
+    let Some(size) = data.images.remove(&format!("{pool}/{t}.{v}")) else {
+        return refuse(
+            Kind::NotFound,
+            format!("there is no image {pool}/{t}.{v} that volume {id} could adopt"),
+        );
+    };
+    let mut volume = volume(&t, &v, &size);
+    volume["image"]["pool"] = pool.into();
     data.volumes.insert(id, volume.clone());
     reply(201, volume)
 }
