@@ -4,6 +4,7 @@
 //! destructure every field so that a new one breaks the build. Nothing here knows how a
 //! request is served or sent.
 
+pub mod doctor;
 pub mod hosts;
 pub mod list;
 pub mod mounts;

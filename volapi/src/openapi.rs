@@ -13,7 +13,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::problem::PROBLEM_JSON;
 use crate::routes::{ROUTES, Route};
-use crate::{hosts, mounts, problem, snapshots, status, tenants, trash, volumes};
+use crate::{doctor, hosts, mounts, problem, snapshots, status, tenants, trash, volumes};
 
 /// What goes in and comes out of an operation, by schema name.
 struct Bodies {
@@ -64,6 +64,7 @@ fn bodies(operation: &str) -> Bodies {
         "host_limit_list" => (None, &[("200", "[]HeldLimits")], &[]),
         "host_session" => (Some("OpenSession"), &[("200", "SessionGranted")], &[]),
         "global_upload" => (Some(OBJECT), &[("200", OBJECT)], &[]),
+        "doctor_get" => (None, &[("200", "Doctor")], &[]),
         "status_get" => (None, &[("200", "Status")], &[]),
         "healthz" | "readyz" => (None, &[("200", "Health")], &[]),
         "metrics" => (None, &[("200", TEXT)], &[]),
@@ -160,7 +161,7 @@ fn components() -> Components {
     let builder = add::<trash::Trashed>(add::<trash::RestoreTrash>(builder));
     let builder = add::<mounts::Mount>(add::<mounts::ClaimMount>(builder));
     let builder = add::<hosts::Host>(add::<hosts::OpenSession>(builder));
-    let builder = add::<hosts::SessionGranted>(builder);
+    let builder = add::<doctor::Doctor>(add::<hosts::SessionGranted>(builder));
     add::<status::Status>(add::<status::Health>(builder)).build()
 }
 

@@ -120,6 +120,11 @@ pub enum Command {
     /// The exit status is 1 if the metadata store or the images do not answer.
     #[command(after_help = system::STATUS_EXAMPLES)]
     Status,
+    /// Compare records, images, claims and the trash, and show what is not as it should be
+    ///
+    /// Changes nothing: with each finding stands the way out. The exit status is 1 if there is any.
+    #[command(after_help = system::DOCTOR_EXAMPLES)]
+    Doctor,
     /// Print a script that completes volcli's arguments in a shell
     #[command(after_help = system::COMPLETION_EXAMPLES)]
     Completion {

@@ -1,5 +1,6 @@
 //! Carries out a plan: one file for each resource.
 
+mod doctor;
 mod global;
 mod hosts;
 mod man;
@@ -72,6 +73,7 @@ pub async fn run(plan: Plan) -> Result<Exit, Failure> {
         Action::GlobalGet => global::get(&context).await,
         Action::GlobalUpload(source) => global::upload(&context, &source).await,
         Action::Status => status::show(&context).await,
+        Action::Doctor => doctor::show(&context).await,
         Action::Completion(shell) => man::completion(shell),
         Action::Man(dir) => man::pages(dir.as_deref()),
     }

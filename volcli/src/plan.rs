@@ -146,6 +146,7 @@ fn action(command: Command) -> Result<Action, UsageError> {
         Command::Global(GlobalCommand::Get) => Action::GlobalGet,
         Command::Global(GlobalCommand::Upload { file }) => Action::GlobalUpload(source(file)),
         Command::Status => Action::Status,
+        Command::Doctor => Action::Doctor,
         Command::Completion { shell } => Action::Completion(shell),
         Command::Man { dir } => Action::Man(dir),
     })

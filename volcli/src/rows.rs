@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use volapi::doctor::{Doctor, Finding};
 use volapi::hosts::Host;
 use volapi::mounts::{Mount, MountHolder, MountState};
 use volapi::snapshots::{Schedule, Snapshot};
@@ -268,6 +269,45 @@ impl Row for Global {
 
     fn cells(&self) -> Vec<String> {
         vec![self.session_ttl.to_string()]
+    }
+}
+
+impl Row for Finding {
+    const COLUMNS: &'static [&'static str] = &["FINDING", "OBJECT", "WHAT", "WAY OUT"];
+
+    fn name(&self) -> String {
+        self.object.clone()
+    }
+
+    fn cells(&self) -> Vec<String> {
+        let Finding { kind, object, text, help } = self.clone();
+        vec![kind.as_str().to_owned(), object, text, help]
+    }
+}
+
+/// What `volcli doctor` comes to, in words.
+pub struct Findings {
+    /// How much was found.
+    pub found: String,
+    /// In what.
+    pub compared: String,
+}
+
+impl Findings {
+    /// Of an answer.
+    pub fn of(doctor: &Doctor) -> Findings {
+        let Doctor { findings, total, volumes, images, foreign_images } = doctor;
+        let found = match total {
+            0 => "nothing is wrong".to_owned(),
+            1 => "1 finding".to_owned(),
+            total if *total > findings.len() as u64 => {
+                format!("{total} findings (the first {} are shown)", findings.len())
+            }
+            total => format!("{total} findings"),
+        };
+        let compared =
+            format!("{volumes} volumes and {images} images ({foreign_images} of them foreign)");
+        Findings { found, compared }
     }
 }
 

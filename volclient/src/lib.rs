@@ -35,6 +35,7 @@
 
 mod call;
 mod client;
+mod doctor;
 mod error;
 mod hosts;
 mod master;

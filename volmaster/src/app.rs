@@ -4,6 +4,7 @@
 //! the route's operation. Called by `http` and `background`. What is allowed is decided in
 //! `volcore`; nothing here knows of HTTP.
 
+pub mod doctor;
 pub mod global;
 pub mod hosts;
 pub mod mounts;

@@ -9,6 +9,7 @@ mod edge;
 mod metrics;
 mod pages;
 
+mod doctor;
 mod global;
 mod hosts;
 mod mounts;
@@ -103,6 +104,7 @@ pub fn router(app: Arc<App>, limits: Limits) -> Router {
         .route(routes::HOST_LIMITS, get(hosts::host_limit_list))
         .route(routes::HOST_SESSION, put(hosts::host_session))
         .route(routes::GLOBAL, get(global::global_get).put(global::global_upload))
+        .route(routes::DOCTOR, get(doctor::doctor_get))
         .route(routes::STATUS, get(status::status_get))
         .route(routes::OPENAPI, get(status::openapi_get))
         .route(routes::HEALTHZ, get(status::healthz))

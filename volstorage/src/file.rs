@@ -10,6 +10,7 @@ mod adoption;
 mod copy;
 mod draft;
 mod snapshots;
+mod stock;
 mod store;
 mod xattr;
 
@@ -30,7 +31,7 @@ use crate::format::{Formatter, off_thread, off_thread_within};
 use crate::image::{
     Adoptable, Adoption, Created, Discarded, Flattened, ImageDriver, ImageError, ImageInfo,
     ImageSnapshot, ImageSource, NewClone, NewImage, Progress, Purged, Removed, Resized, Restored,
-    Snapped, SnapshotInfo, SnapshotUsage, TrashedImage, Unfinished,
+    Snapped, SnapshotInfo, SnapshotUsage, Stock, TrashedImage, Unfinished,
 };
 
 /// How long a copy may take before its caller goes on without it.
@@ -201,6 +202,10 @@ impl ImageDriver for FileImages {
     async fn give_back(&self, adoption: &Adoption) -> Result<(), ImageError> {
         let (action, adoption) = (format!("give image {} back", adoption.image), adoption.clone());
         self.on_disk(action, move |store| store.give_back(&adoption)).await
+    }
+
+    async fn stock(&self) -> Result<Stock, ImageError> {
+        self.on_disk("list all images".to_owned(), Store::stock).await
     }
 
     async fn unfinished(&self) -> Result<Vec<Unfinished>, ImageError> {

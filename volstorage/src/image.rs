@@ -4,6 +4,7 @@
 
 mod adoption;
 mod snapshot;
+mod stock;
 
 use std::path::PathBuf;
 
@@ -23,6 +24,7 @@ pub use self::snapshot::{
     Flattened, ImageSnapshot, NewClone, Progress, Removed, Resized, Restored, Snapped,
     SnapshotInfo, SnapshotUsage,
 };
+pub use self::stock::{Stock, Stocked};
 
 /// An image to be made.
 #[derive(Clone, Debug)]
@@ -403,6 +405,10 @@ pub trait ImageDriver: Send + Sync + 'static {
     /// Undoes an adoption, whoever has the image open: it carries again what it did before. One that is absent or not the
     /// adopting volume's is left alone.
     async fn give_back(&self, adoption: &Adoption) -> Result<(), ImageError>;
+
+    /// All images and the trash of all pools. Takes time in proportion to their number, and keeps nothing else waiting;
+    /// what comes or goes meanwhile may be in it or not.
+    async fn stock(&self) -> Result<Stock, ImageError>;
 
     /// What attempts have left under temporary names, in all pools.
     async fn unfinished(&self) -> Result<Vec<Unfinished>, ImageError>;

@@ -12,6 +12,7 @@ mod build;
 mod names;
 mod removal;
 mod snapshots;
+mod stock;
 mod taking;
 
 use std::path::Path;
@@ -40,7 +41,7 @@ use crate::format::scratch::Scratch;
 use crate::image::{
     Adoptable, Adoption, Created, Discarded, Flattened, ImageDriver, ImageError, ImageInfo,
     ImageSnapshot, ImageSource, NewClone, NewImage, Progress, Purged, Removed, Resized, Restored,
-    Snapped, SnapshotInfo, SnapshotUsage, TrashedImage, Unfinished,
+    Snapped, SnapshotInfo, SnapshotUsage, Stock, TrashedImage, Unfinished,
 };
 
 /// The metadata key with the volume's uid.
@@ -67,6 +68,11 @@ const CHECK: Duration = Duration::from_millis(1800);
 /// How many checks of pools go on at a time; one that hangs keeps its thread until the OSD's time is over.
 const CHECKS: usize = 16;
 
+/// How long a part of a list of all images may take, the waiting for its turn included.
+const STOCK: Duration = Duration::from_secs(60);
+/// How many parts of such a list are looked at side by side.
+const STOCKS: usize = 16;
+
 /// The image driver for Ceph RBD. Clones share the connection.
 #[derive(Clone, Debug)]
 pub struct RbdImages {
@@ -76,6 +82,7 @@ pub struct RbdImages {
     holders: Gate,
     rewrites: Gate,
     checks: Gate,
+    stocks: Gate,
     formatter: Formatter,
     scratch: Scratch,
     faults: Faults,
@@ -100,6 +107,7 @@ impl RbdImages {
             holders: Gate::new(HOLDERS),
             rewrites: Gate::new(REWRITES),
             checks: Gate::new(CHECKS),
+            stocks: Gate::new(STOCKS),
             formatter: Formatter::new(),
             scratch,
             faults: Faults::default(),
@@ -437,6 +445,10 @@ impl ImageDriver for RbdImages {
     async fn give_back(&self, adoption: &Adoption) -> Result<(), ImageError> {
         let (action, adoption) = (format!("give image {} back", adoption.image), adoption.clone());
         self.remove(action, move |removal| removal.give_back(&adoption)).await
+    }
+
+    async fn stock(&self) -> Result<Stock, ImageError> {
+        self.stock_now().await
     }
 
     async fn unfinished(&self) -> Result<Vec<Unfinished>, ImageError> {

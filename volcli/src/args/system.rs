@@ -19,6 +19,11 @@ Examples:
   volcli global upload settings.json
   echo '{\"session-ttl\": \"30s\"}' | volcli global upload";
 
+pub const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  volcli doctor
+  volcli doctor -o json";
+
 pub const STATUS_EXAMPLES: &str = "\
 Examples:
   volcli status

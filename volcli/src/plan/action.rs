@@ -85,6 +85,8 @@ pub enum Action {
     GlobalUpload(Source),
     /// `status`
     Status,
+    /// `doctor`
+    Doctor,
     /// `completion`
     Completion(clap_complete::Shell),
     /// `man`
@@ -132,6 +134,7 @@ impl Action {
             | Action::HostForget(..)
             | Action::GlobalGet
             | Action::GlobalUpload(_)
+            | Action::Doctor
             | Action::Status => false,
         }
     }

@@ -27,6 +27,8 @@ pub(super) async fn edge(State(http): State<Shared>, request: Request, next: Nex
     let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let operation = operation(request.method(), path);
     let deadline = match *request.method() {
+        // It looks at every image there is.
+        _ if operation == "doctor_get" => http.limits.change,
         Method::GET | Method::HEAD => http.limits.read,
         _ => http.limits.change,
     };

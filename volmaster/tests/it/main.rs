@@ -6,6 +6,7 @@
 mod adopt;
 mod bad_input;
 mod client;
+mod doctor;
 mod faults;
 mod limits;
 mod mortal;

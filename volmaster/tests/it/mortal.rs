@@ -14,7 +14,7 @@ use volstorage::fake::image::FakeImages;
 use volstorage::image::{
     Adoptable, Adoption, Created, Discarded, Flattened, ImageDriver, ImageError, ImageInfo,
     ImageSnapshot, ImageSource, NewClone, NewImage, Progress, Purged, Removed, Resized, Restored,
-    Snapped, SnapshotInfo, SnapshotUsage, TrashedImage, Unfinished,
+    Snapped, SnapshotInfo, SnapshotUsage, Stock, TrashedImage, Unfinished,
 };
 use volstore::memory::MemoryStore;
 use volstore::store::{
@@ -323,6 +323,11 @@ impl ImageDriver for Mortal {
     async fn give_back(&self, adoption: &Adoption) -> Result<(), ImageError> {
         self.images_answer().await;
         self.answered(self.images.give_back(adoption).await).await
+    }
+
+    async fn stock(&self) -> Result<Stock, ImageError> {
+        self.images_answer().await;
+        self.images.stock().await
     }
 
     async fn unfinished(&self) -> Result<Vec<Unfinished>, ImageError> {

@@ -3,6 +3,7 @@
 use std::ffi::CStr;
 use std::ptr;
 
+use super::class::encoded;
 use super::directory::header;
 use super::error::{CephError, Operation, Subject, check};
 use super::image::Image;
@@ -30,6 +31,27 @@ impl Pool {
         };
         self.set_metadata(&id, pairs)?;
         self.announce(&header(&id)?, image)
+    }
+
+    /// The value of a metadata key of an image that is not opened for it; `None` where that or the image is not there.
+    ///
+    /// # Errors
+    /// When the cluster does not say.
+    pub fn metadata_of(&self, id: &str, key: &str) -> Result<Option<String>, CephError> {
+        self.ask(&header(id)?, c"metadata_get", &encoded(key), || self.image_subject(id))
+    }
+
+    /// The size in bytes of an image that is not opened for it; `None` where it is not there.
+    ///
+    /// # Errors
+    /// When the cluster does not say.
+    pub fn size_of(&self, id: &str) -> Result<Option<u64>, CephError> {
+        // `CEPH_NOSNAP`: as it is now.
+        let head = (u64::MAX - 1).to_le_bytes();
+        let answer = self.call(&header(id)?, c"get_size", &head, || self.image_subject(id))?;
+        // The order of the objects in one byte, then the size.
+        let size = answer.as_ref().and_then(|answer| answer.get(1..)?.first_chunk::<8>());
+        Ok(size.map(|size| u64::from_le_bytes(*size)))
     }
 
     /// Tells those who watch an image that it has changed. One that does not answer in time is gone, or reads

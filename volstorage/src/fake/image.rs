@@ -26,7 +26,7 @@ use crate::faults::Faults;
 use crate::image::{
     Adoptable, Adoption, Created, Discarded, Flattened, ImageDriver, ImageError, ImageInfo,
     ImageSnapshot, ImageSource, NewClone, NewImage, Progress, Purged, Removed, Resized, Restored,
-    Snapped, SnapshotInfo, SnapshotUsage, TrashedImage, Unfinished,
+    Snapped, SnapshotInfo, SnapshotUsage, Stock, Stocked, TrashedImage, Unfinished,
 };
 
 /// What an image is to be, however it comes by its data.
@@ -387,6 +387,24 @@ impl ImageDriver for FakeImages {
 
     async fn give_back(&self, adoption: &Adoption) -> Result<(), ImageError> {
         self.hand_back(adoption)
+    }
+
+    async fn stock(&self) -> Result<Stock, ImageError> {
+        self.reach("list all images")?;
+        let (state, mut stock) = (self.lock(), Stock::default());
+        let stocked = |pool: &PoolName, image: &FakeImage| Stocked {
+            pool: pool.clone(),
+            id: image.id.clone(),
+            name: image.name.clone(),
+            uid: image.uid,
+            size: Some(image.size),
+        };
+        for (pool, content) in &state.pools {
+            let images = content.images.values().filter(|image| draft::uid(&image.name).is_none());
+            stock.images.extend(images.map(|image| stocked(pool, image)));
+            stock.trash.extend(content.trash.values().map(|image| stocked(pool, image)));
+        }
+        Ok(stock)
     }
 
     async fn unfinished(&self) -> Result<Vec<Unfinished>, ImageError> {

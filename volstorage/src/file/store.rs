@@ -305,7 +305,7 @@ fn failed(step: &str, new: Wanted<'_>, error: io::Error) -> ImageError {
 }
 
 /// What has this name; nothing that is no file is opened.
-fn look(path: &Path) -> io::Result<Option<There>> {
+pub(super) fn look(path: &Path) -> io::Result<Option<There>> {
     let meta = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         meta => meta?,

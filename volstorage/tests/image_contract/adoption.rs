@@ -28,6 +28,7 @@ macro_rules! adoption_contract {
             what_cannot_be_adopted_is_left_alone,
             adopt_with_every_step_broken,
             give_back_with_every_step_broken,
+            all_images_are_listed,
         );
     };
 }
@@ -205,4 +206,26 @@ pub async fn give_back_with_every_step_broken(h: &impl Harness) {
         .await;
         assert!(effects >= 1);
     }
+}
+
+pub async fn all_images_are_listed(h: &impl Harness) {
+    let (driver, kept, thrown) = (h.driver(), made(h, "kept").await, made(h, "thrown").await);
+    let foreign = new_image(h.pool(), "foreign");
+    h.add_foreign(&foreign.image).await;
+    let (breakable, faults) = h.breakable();
+    let half = new_image(h.pool(), "half");
+    faults.break_nth(1, volstorage::fake::Fault::Dies);
+    breakable.create(&half).await.unwrap_err();
+    faults.revive();
+    let trashed = trash(&*driver, &thrown).await;
+    let stock = driver.stock().await.unwrap();
+    let image = |name: &str| stock.images.iter().find(|one| one.name == name).cloned();
+    let found = image(&kept.image.name).expect("the image");
+    assert_eq!((found.uid, found.size, &found.pool), (Some(kept.uid), Some(8 << 20), &h.pool()));
+    assert_eq!(found.id, driver.find(&kept.image).await.unwrap().expect("it").id);
+    assert_eq!(image(&foreign.image.name).expect("the foreign one").uid, None);
+    assert_eq!(image(&thrown.image.name), None);
+    assert!(!stock.images.iter().any(|one| one.name.contains(&half.uid.to_string())));
+    let gone = stock.trash.iter().find(|one| one.id == trashed.id).expect("in the trash");
+    assert_eq!((gone.uid, &gone.pool), (Some(thrown.uid), &h.pool()));
 }

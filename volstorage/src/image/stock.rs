@@ -1,0 +1,28 @@
+//! What there is in all pools, for whoever compares it with the records.
+
+use uuid::Uuid;
+use volcore::name::PoolName;
+
+/// An image, or one in the trash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stocked {
+    /// Its pool.
+    pub pool: PoolName,
+    /// Its id in the pool.
+    pub id: String,
+    /// The name that it has, or had.
+    pub name: String,
+    /// The volume that it was made for; `None` where the suite has not made it.
+    pub uid: Option<Uuid>,
+    /// Its size in bytes; `None` where it has gone meanwhile, or is half removed.
+    pub size: Option<u64>,
+}
+
+/// All that there is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stock {
+    /// The images by name, without what is being made or cleaned up.
+    pub images: Vec<Stocked>,
+    /// The trash.
+    pub trash: Vec<Stocked>,
+}
