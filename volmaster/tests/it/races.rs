@@ -94,7 +94,7 @@ async fn an_image_that_comes_too_late_goes_too() {
     volume_create(&second, &volume("t/w"), &no_options()).await.unwrap();
     gate.open();
     let error = creating.await.unwrap().unwrap_err();
-    insta::assert_snapshot!(error, @"volume t/v was removed while it was being created");
+    insta::assert_snapshot!(error, @"volume t/v was removed while it was being made");
     assert_eq!(stage.left().await, ["volumes/t/w", "image t.w"]);
 }
 
