@@ -212,6 +212,12 @@ fn help_and_version() {
 
               [env: VOLMASTER_CEPH_USER=]
 
+          --ceph-snapshot-user <NAME>
+              The Ceph user through which snapshots are taken, who should not be allowed to blocklist
+              [default: volplugin-snapshots, which is made if --ceph-user may]
+
+              [env: VOLMASTER_CEPH_SNAPSHOT_USER=]
+
           --default-pool <POOL>
               The pool of volumes whose tenant's policy names none [default: rbd]
 
