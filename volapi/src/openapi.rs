@@ -62,6 +62,8 @@ fn bodies(operation: &str) -> Bodies {
         "host_list" => (None, &[("200", "[]Host")], &[]),
         "host_get" => (None, &[("200", "Host")], &[]),
         "host_limit_list" => (None, &[("200", "[]HeldLimits")], &[]),
+        "host_order_list" => (None, &[("200", "Orders")], &["wait", "after"]),
+        "host_order_report" => (Some("ReportOrder"), &[("204", "")], &[]),
         "host_session" => (Some("OpenSession"), &[("200", "SessionGranted")], &[]),
         "global_upload" => (Some(OBJECT), &[("200", OBJECT)], &[]),
         "doctor_get" => (None, &[("200", "Doctor")], &[]),
@@ -161,6 +163,7 @@ fn components() -> Components {
     let builder = add::<trash::Trashed>(add::<trash::RestoreTrash>(builder));
     let builder = add::<mounts::Mount>(add::<mounts::ClaimMount>(builder));
     let builder = add::<hosts::Host>(add::<hosts::OpenSession>(builder));
+    let builder = add::<hosts::Orders>(add::<hosts::ReportOrder>(builder));
     let builder = add::<doctor::Doctor>(add::<hosts::SessionGranted>(builder));
     add::<status::Status>(add::<status::Health>(builder)).build()
 }

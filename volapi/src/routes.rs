@@ -1,6 +1,7 @@
 //! Every route, once: as a template for the server, as a builder for the client, and as
 //! a table for OpenAPI and for the tests that hold the three together.
 
+use uuid::Uuid;
 use volcore::name::{HostName, SnapshotName, TenantName, VolumeId};
 
 /// `GET`
@@ -45,6 +46,10 @@ pub const HOSTS: &str = "/v1/hosts";
 pub const HOST: &str = "/v1/hosts/{host}";
 /// `GET`
 pub const HOST_LIMITS: &str = "/v1/hosts/{host}/limits";
+/// `GET`
+pub const HOST_ORDERS: &str = "/v1/hosts/{host}/orders";
+/// `PUT`
+pub const HOST_ORDER: &str = "/v1/hosts/{host}/orders/{id}";
 /// `PUT`
 pub const HOST_SESSION: &str = "/v1/hosts/{host}/session";
 /// `GET PUT`
@@ -83,7 +88,7 @@ const fn route(
 }
 
 /// Every method of every route.
-pub const ROUTES: [Route; 41] = [
+pub const ROUTES: [Route; 43] = [
     route("GET", TENANTS, "tenant_list", "Lists the tenants."),
     route("GET", TENANT, "tenant_get", "Shows a tenant with its newest policy."),
     route("PUT", TENANT, "tenant_upload", "Uploads a policy as the tenant's next revision."),
@@ -125,6 +130,13 @@ pub const ROUTES: [Route; 41] = [
     route("GET", HOST, "host_get", "Shows a host."),
     route("DELETE", HOST, "host_forget", "Ends a host's session; its claims stay."),
     route("GET", HOST_LIMITS, "host_limit_list", "Lists the limits of what a host holds."),
+    route("GET", HOST_ORDERS, "host_order_list", "Lists what a host is to do, or waits for more."),
+    route(
+        "PUT",
+        HOST_ORDER,
+        "host_order_report",
+        "Takes down how far a host has come with an order.",
+    ),
     route("PUT", HOST_SESSION, "host_session", "Opens or renews a host's session."),
     route("GET", GLOBAL, "global_get", "Shows the settings of the suite."),
     route("PUT", GLOBAL, "global_upload", "Replaces the settings of the suite."),
@@ -205,6 +217,16 @@ pub fn host(host: &HostName) -> String {
 /// The path of the limits of what a host holds.
 pub fn host_limits(host: &HostName) -> String {
     format!("{HOSTS}/{host}/limits")
+}
+
+/// The path of what a host is to do.
+pub fn host_orders(host: &HostName) -> String {
+    format!("{HOSTS}/{host}/orders")
+}
+
+/// The path of one order.
+pub fn host_order(host: &HostName, id: Uuid) -> String {
+    format!("{HOSTS}/{host}/orders/{id}")
 }
 
 /// The path of a host's session.

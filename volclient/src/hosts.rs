@@ -1,7 +1,10 @@
 //! Hosts and their sessions: `host_*`.
 
 use hyper::Method;
-use volapi::hosts::{HeldLimits, Host, OpenSession, SessionGranted};
+use uuid::Uuid;
+use volapi::hosts::{
+    HeldLimits, Host, OpenSession, Orders, OrdersQuery, ReportOrder, SessionGranted,
+};
 use volapi::list::ListQuery;
 use volapi::{Listing, routes};
 use volcore::name::HostName;
@@ -9,6 +12,7 @@ use volcore::name::HostName;
 use crate::call::Call;
 use crate::client::Client;
 use crate::error::ClientError;
+use crate::query::Path;
 
 impl Client {
     /// Every host with a live session, by name.
@@ -33,6 +37,31 @@ impl Client {
         let subject = format!("the limits of {}", subject(host));
         let call = Call::get("host_limit_list", subject, routes::host_limits(host));
         Ok(self.read::<Listing<HeldLimits>>(call).await?.items)
+    }
+
+    /// What a host is to do; waits for a change as `query` says, within the limit of the call.
+    pub async fn host_order_list(
+        &self,
+        host: &HostName,
+        query: OrdersQuery,
+    ) -> Result<Orders, ClientError> {
+        let subject = format!("the orders of {}", subject(host));
+        let path = Path::new(routes::host_orders(host)).orders(query).into_string();
+        self.read(Call::get("host_order_list", subject, path)).await
+    }
+
+    /// Says how far a host has come with an order.
+    pub async fn host_order_report(
+        &self,
+        host: &HostName,
+        id: Uuid,
+        report: &ReportOrder,
+    ) -> Result<(), ClientError> {
+        let subject = format!("order {id} of {}", subject(host));
+        let call =
+            Call::new("host_order_report", subject, Method::PUT, routes::host_order(host, id));
+        self.send(call.with_body(report)).await?;
+        Ok(())
     }
 
     /// Opens a host's session, or renews it.

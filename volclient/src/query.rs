@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 
+use volapi::hosts::OrdersQuery;
 use volapi::list::{ListQuery, View};
 use volapi::mounts::ReleaseQuery;
 use volapi::snapshots::SnapshotQuery;
@@ -54,6 +55,12 @@ impl Path {
     pub(crate) fn snapshots(self, query: SnapshotQuery) -> Self {
         let SnapshotQuery { usage } = query;
         self.with("usage", usage.then_some("true"))
+    }
+
+    pub(crate) fn orders(self, query: OrdersQuery) -> Self {
+        let OrdersQuery { wait, after } = query;
+        self.with("wait", wait.map(|wait| wait.to_string()).as_deref())
+            .with("after", after.map(|after| after.to_string()).as_deref())
     }
 
     pub(crate) fn release(self, query: &ReleaseQuery) -> Self {

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket};
-use volapi::hosts::OpenSession;
+use volapi::hosts::{OpenSession, OrderState, OrdersQuery, ReportOrder};
 use volapi::mounts::{ClaimMount, MountState, ReleaseQuery};
 use volapi::snapshots::{CreateSnapshot, SnapshotQuery};
 use volapi::trash::RestoreTrash;
@@ -195,6 +195,13 @@ fn reply(operation: &str) -> Response {
                 "volume": "t/v", "uid": uuid(), "rate-limit": {"write-bps": 1},
             }]}),
         ),
+        "host_order_list" => json_body(
+            200,
+            json!({"at": 7, "items": [{
+                "id": uuid(), "volume": "t/v", "uid": uuid(), "asked_at": "2026-11-21T00:00:00Z",
+                "state": {"is": "of a version to come", "more": 1},
+            }]}),
+        ),
         "host_get" | "host_session" => json_body(200, host),
         "global_get" | "global_upload" => json_body(200, json!({"session-ttl": "10s"})),
         "status_get" => json_body(
@@ -275,6 +282,9 @@ async fn every_operation_has_its_method() {
     assert_eq!(client.host_get(&host).await.unwrap().host, host);
     let limits = client.host_limit_list(&host).await.unwrap();
     assert_eq!(limits[0].rate_limit.write_bps, Some(1));
+    let orders = client.host_order_list(&host, OrdersQuery::default()).await.unwrap();
+    assert_eq!((orders.at, &orders.items[0].state), (7, &OrderState::Unknown));
+    client.host_order_report(&host, orders.items[0].id, &ReportOrder::Frozen).await.unwrap();
     client.host_forget(&host).await.unwrap();
     let session = OpenSession {
         instance_id: uuid().parse().unwrap(),

@@ -16,6 +16,7 @@ pub mod limit;
 pub mod live;
 pub mod name;
 pub mod options;
+pub mod order;
 pub mod policy;
 pub mod size;
 pub mod snapshot;

@@ -8,6 +8,7 @@ pub mod doctor;
 pub mod global;
 pub mod hosts;
 pub mod mounts;
+pub mod orders;
 pub mod schedules;
 pub mod snapshots;
 pub mod status;
@@ -35,7 +36,7 @@ use volcore::volume::Volume;
 use volstorage::image::ImageDriver;
 use volstore::cache::{Freshness, Mirror};
 use volstore::keys::Keys;
-use volstore::records::{Records, Trash};
+use volstore::records::{LeasedOrder, Records, Trash};
 use volstore::store::{Entry, Key, Revision, Store, StoreError};
 
 pub use held::{Held, InHand};
@@ -82,6 +83,7 @@ pub(crate) struct Mirrors {
     pub(crate) mounts: Mirror<Claim>,
     pub(crate) trash: Mirror<Trash>,
     pub(crate) logs: Mirror<SnapshotLog>,
+    pub(crate) orders: Mirror<LeasedOrder>,
 }
 
 impl Mirrors {
@@ -101,6 +103,7 @@ impl Mirrors {
             mounts: mirror(store, keys, keys.mounts(), Records::read_claim),
             trash: mirror(store, keys, keys.trash_all(), Records::read_trash),
             logs: mirror(store, keys, keys.snapshots_all(), Records::read_snapshot_log),
+            orders: mirror(store, keys, keys.orders(), Records::read_order),
         }
     }
 }

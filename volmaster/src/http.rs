@@ -102,6 +102,8 @@ pub fn router(app: Arc<App>, limits: Limits) -> Router {
         .route(routes::HOSTS, get(hosts::host_list))
         .route(routes::HOST, get(hosts::host_get).delete(hosts::host_forget))
         .route(routes::HOST_LIMITS, get(hosts::host_limit_list))
+        .route(routes::HOST_ORDERS, get(hosts::host_order_list))
+        .route(routes::HOST_ORDER, put(hosts::host_order_report))
         .route(routes::HOST_SESSION, put(hosts::host_session))
         .route(routes::GLOBAL, get(global::global_get).put(global::global_upload))
         .route(routes::DOCTOR, get(doctor::doctor_get))

@@ -8,6 +8,7 @@ pub mod cache;
 pub mod changes;
 pub mod leave;
 pub mod mount;
+pub mod orders;
 pub mod status;
 pub mod unmount;
 pub mod volumes;
@@ -23,6 +24,7 @@ use volstorage::host::HostDriver;
 
 use crate::app::cache::Cache;
 use crate::app::changes::Stunted;
+use crate::app::orders::Obeying;
 use crate::host::locks::Locks;
 use crate::host::uses::Uses;
 use crate::master::Master;
@@ -42,6 +44,8 @@ pub mod within {
     pub const CLAIM: Duration = Duration::from_secs(15);
     /// Giving a claim back; the background goes on where this ends.
     pub const RELEASE: Duration = Duration::from_secs(8);
+    /// Looking for orders, which is answered when there is news; with several masters each gets its share.
+    pub const ORDERS: Duration = Duration::from_secs(30);
     /// Waiting for the volume's turn on this host.
     pub const TURN: Duration = Duration::from_secs(45);
 }
@@ -81,6 +85,8 @@ pub struct Plugin {
     pub nudge: tokio::sync::Notify,
     /// What could not grow a short while ago.
     pub stunted: Stunted,
+    /// The orders of volmaster that are under way.
+    pub obeying: Obeying,
 }
 
 /// It is not the volume's turn: something else on it takes too long.

@@ -2,5 +2,6 @@
 
 pub mod cache;
 pub mod changes;
+pub mod orders;
 pub mod reconcile;
 pub mod session;

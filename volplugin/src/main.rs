@@ -15,6 +15,7 @@ use volapi::problem::chain;
 use volclient::{Client, Options};
 use volplugin::app::cache::Cache;
 use volplugin::app::changes::Stunted;
+use volplugin::app::orders::Obeying;
 use volplugin::app::{Me, Plugin};
 use volplugin::background;
 use volplugin::config::{Args, Config, LogFormat};
@@ -76,11 +77,19 @@ async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
         default_tenant: config.default_tenant,
         nudge: tokio::sync::Notify::new(),
         stunted: Stunted::default(),
+        obeying: Obeying::default(),
     });
+    // Before anything that may hang on it.
+    match plugin.driver.thaw_all().await {
+        Ok(thawed) if thawed.is_empty() => {}
+        Ok(thawed) => tracing::warn!(?thawed, "was left frozen; thawed"),
+        Err(error) => tracing::warn!(error = chain(&error), "what is frozen could not be thawed"),
+    }
     let (calls, stop) = (TaskTracker::new(), CancellationToken::new());
     tokio::spawn(background::session::run(Arc::clone(&plugin)));
     tokio::spawn(background::cache::run(Arc::clone(&plugin)));
     tokio::spawn(background::changes::run(Arc::clone(&plugin)));
+    tokio::spawn(background::orders::run(Arc::clone(&plugin)));
     tokio::spawn(background::reconcile::run(Arc::clone(&plugin)));
     let serving = serve(&socket, Arc::clone(&plugin), calls.clone(), stop.clone());
     // Cancel-safe: serve() is dropped only at the end of the process.

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use volapi::hosts::{HeldLimits, OpenSession, SessionGranted};
+use uuid::Uuid;
+use volapi::hosts::{HeldLimits, OpenSession, Orders, OrdersQuery, ReportOrder, SessionGranted};
 use volapi::mounts::{ClaimMount, Mount, ReleaseQuery};
 use volapi::problem::chain;
 use volapi::volumes::{CreateVolume, DisposalQuery, RemoveQuery, Volume, VolumeBrief};
@@ -118,6 +119,23 @@ pub trait Master: Send + Sync + 'static {
         within: Duration,
     ) -> Result<Vec<HeldLimits>, MasterError>;
 
+    /// What this host is to do; waits for a change as `query` says.
+    async fn host_order_list(
+        &self,
+        host: &HostName,
+        query: OrdersQuery,
+        within: Duration,
+    ) -> Result<Orders, MasterError>;
+
+    /// Says how far this host has come with an order.
+    async fn host_order_report(
+        &self,
+        host: &HostName,
+        id: Uuid,
+        report: ReportOrder,
+        within: Duration,
+    ) -> Result<(), MasterError>;
+
     /// Opens or renews this host's session.
     async fn host_session(
         &self,
@@ -216,6 +234,25 @@ impl Master for Client {
         within: Duration,
     ) -> Result<Vec<HeldLimits>, MasterError> {
         Ok(self.within(within).host_limit_list(host).await?)
+    }
+
+    async fn host_order_list(
+        &self,
+        host: &HostName,
+        query: OrdersQuery,
+        within: Duration,
+    ) -> Result<Orders, MasterError> {
+        Ok(self.within(within).host_order_list(host, query).await?)
+    }
+
+    async fn host_order_report(
+        &self,
+        host: &HostName,
+        id: Uuid,
+        report: ReportOrder,
+        within: Duration,
+    ) -> Result<(), MasterError> {
+        Ok(self.within(within).host_order_report(host, id, &report).await?)
     }
 
     async fn host_session(

@@ -3,7 +3,8 @@
 //! For trying the suite out, and for one machine without Ceph. Pools are folders; the default pool's
 //! is made on demand, others by the operator. The volume that an image belongs to is in its extended
 //! attribute `user.volplugin.uid`, and is the image's id too. The trash is `<pool>/.trash/<id>`, and snapshots are
-//! copies in `<pool>/.snapshots/<id>/`. Whoever writes to an image while it is copied has to be stopped by the caller.
+//! copies in `<pool>/.snapshots/<id>/`. Whoever writes to an image while it is copied has to be stopped by the caller
+//! ([`ImageDriver::snapshot_create_if`]).
 //! Called by volmaster; the host side only reads the path from [`ImageDriver::source`].
 
 mod adoption;
@@ -22,19 +23,22 @@ use async_trait::async_trait;
 use uuid::Uuid;
 use volcore::limit::RateLimits;
 use volcore::name::PoolName;
+use volcore::order::Capture;
 use volcore::size::Size;
 use volcore::volume::ImageName;
 
+use self::snapshots::Copied;
 use self::store::{Begun, Store};
 use crate::faults::Faults;
 use crate::format::{Formatter, off_thread, off_thread_within};
 use crate::image::{
-    Adoptable, Adoption, Created, Discarded, Flattened, ImageDriver, ImageError, ImageInfo,
-    ImageSnapshot, ImageSource, NewClone, NewImage, Progress, Purged, Removed, Resized, Restored,
-    Snapped, SnapshotInfo, SnapshotUsage, Stock, TrashedImage, Unfinished,
+    Adoptable, Adoption, Confirm, Confirmed, Created, Discarded, Flattened, ImageDriver,
+    ImageError, ImageInfo, ImageSnapshot, ImageSource, NewClone, NewImage, Progress, Purged,
+    Removed, Resized, Restored, Snapped, SnapshotInfo, SnapshotUsage, Stock, TrashedImage,
+    Unfinished, Verdict,
 };
 
-/// How long a copy may take before its caller goes on without it.
+/// How long a copy may take.
 const COPY: Duration = Duration::from_secs(3600);
 
 /// The image driver for local files.
@@ -139,6 +143,36 @@ impl ImageDriver for FileImages {
     async fn snapshot_create(&self, snapshot: &ImageSnapshot) -> Result<Snapped, ImageError> {
         let (action, at) = (format!("take snapshot {snapshot}"), snapshot.clone());
         self.copying(action, move |store| store.snapshot_create(&at)).await
+    }
+
+    async fn snapshot_create_if(
+        &self,
+        snapshot: &ImageSnapshot,
+        within: Duration,
+        confirm: Confirm<'_>,
+    ) -> Result<Confirmed, ImageError> {
+        let (action, at) = (format!("take snapshot {snapshot}"), snapshot.clone());
+        let begin = move |store: &Store| store.snapshot_begin(&at, within);
+        let draft = match self.copying(action.clone(), begin).await? {
+            Copied::Exists => return Ok(Confirmed::Existed),
+            Copied::Draft(draft) => draft,
+        };
+        let (verdict, at) = (confirm.await, snapshot.clone());
+        let finish = move |store: &Store| match verdict {
+            Verdict::Keep => Ok(match store.snapshot_finish(&at, &draft)? {
+                Snapped::Created => Confirmed::Created,
+                Snapped::Existed => Confirmed::Existed,
+            }),
+            Verdict::Discard => {
+                store.snapshot_drop(&draft);
+                Ok(Confirmed::Discarded)
+            }
+        };
+        self.copying(action, finish).await
+    }
+
+    fn capture(&self) -> Capture {
+        Capture::Copy
     }
 
     async fn snapshot_list(

@@ -2,6 +2,7 @@
 //! block devices and file systems are mounted here; nothing in the cluster is changed.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -9,6 +10,7 @@ use uuid::Uuid;
 use volcore::Kind;
 use volcore::limit::RateLimits;
 use volcore::options::{Access, MapOption, MountOption};
+use volcore::order::Thawed;
 
 use crate::image::ImageSource;
 
@@ -91,6 +93,17 @@ impl Grown {
             Grown::Larger(bytes) | Grown::AsItWas(bytes) => bytes,
         }
     }
+}
+
+/// A file system that is frozen: whoever writes to it waits. Dropped, it is thawed.
+#[async_trait]
+pub trait Frozen: Send {
+    /// Waits until it is not frozen any more although nobody has asked for that: its bound is over, or somebody else has
+    /// thawed it. Cancel-safe.
+    async fn over(&mut self);
+
+    /// Thaws, and says whether it was frozen until now.
+    async fn thaw(self: Box<Self>) -> Thawed;
 }
 
 /// What this machine has mapped and mounted for the suite.
@@ -263,6 +276,21 @@ pub trait HostDriver: Send + Sync + 'static {
     /// whoever uses it. Waits for a while until the image has at least `size` bytes, and fails if it has not.
     /// There is no child process where the file system fills its device. Mounted read-only it stays as it is.
     async fn grow(&self, mapping: &Mapping, target: &Path, size: u64) -> Result<Grown, HostError>;
+
+    /// Freezes what is mounted at `target` from this mapping, for `bound` at most, whoever dies meanwhile. What is to be
+    /// written out is written first, while everybody goes on; that may take its time, and dropping the call ends it. Fails
+    /// where something else is mounted there, or where it is frozen already. Nothing is unmounted while it is frozen: the
+    /// caller keeps its lock of the volume.
+    async fn freeze(
+        &self,
+        mapping: &Mapping,
+        target: &Path,
+        bound: Duration,
+    ) -> Result<Box<dyn Frozen>, HostError>;
+
+    /// Thaws whatever is mounted below the mount root, as a process does at its start: it may be the one that has died
+    /// together with what was to thaw for it. Gives what was frozen.
+    async fn thaw_all(&self) -> Result<Vec<PathBuf>, HostError>;
 
     /// Sets the limits of a mounted image, live, where this host [holds](Self::holds_limits) them; elsewhere nothing.
     /// Fails if the device is not (or not any more) this image's: numbers are used again.

@@ -7,6 +7,7 @@ mod snapshot;
 mod stock;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -16,13 +17,14 @@ use volcore::format::FormatCommand;
 use volcore::limit::RateLimits;
 use volcore::name::PoolName;
 use volcore::options::Access;
+use volcore::order::Capture;
 use volcore::size::Size;
 use volcore::volume::ImageName;
 
 pub use self::adoption::{Adoptable, Adoption};
 pub use self::snapshot::{
-    Flattened, ImageSnapshot, NewClone, Progress, Removed, Resized, Restored, Snapped,
-    SnapshotInfo, SnapshotUsage,
+    Confirm, Confirmed, Flattened, ImageSnapshot, NewClone, Progress, Removed, Resized, Restored,
+    Snapped, SnapshotInfo, SnapshotUsage, Verdict,
 };
 pub use self::stock::{Stock, Stocked};
 
@@ -246,6 +248,18 @@ pub enum ImageError {
         /// The addresses of those who have it open.
         watchers: Vec<String>,
     },
+    /// A copy did not come to its end in the time for which nothing writes.
+    #[error(
+        "could not {action}: it is a copy, and was not finished within {within:.1?}, for which the file system of what is \
+         in use can be frozen; stop the containers that use it, or put the images on a file system that shares data \
+         between files (xfs or btrfs), where a copy takes no time"
+    )]
+    Slow {
+        /// What was tried.
+        action: String,
+        /// The time.
+        within: Duration,
+    },
     /// No space, or a quota is used up.
     #[error("no space left to {action}")]
     NoSpace {
@@ -309,7 +323,7 @@ impl ImageError {
             | ImageError::NotInTrash { .. } => Kind::NotFound,
             ImageError::Foreign { .. } => Kind::Conflict,
             ImageError::InUse { .. } | ImageError::HasClones { .. } => Kind::InUse,
-            ImageError::Held { .. } => Kind::Busy,
+            ImageError::Held { .. } | ImageError::Slow { .. } => Kind::Busy,
             ImageError::NoSpace { .. } => Kind::Exhausted,
             ImageError::Unreachable { .. } => Kind::Unavailable,
             ImageError::Denied { .. } | ImageError::Failed { .. } => Kind::Internal,
@@ -359,6 +373,19 @@ pub trait ImageDriver: Send + Sync + 'static {
     /// Takes a snapshot, whoever has the image open: what they have written so far and is not in caches of theirs is
     /// in it. Of several who take one of the same name, one does it.
     async fn snapshot_create(&self, snapshot: &ImageSnapshot) -> Result<Snapped, ImageError>;
+
+    /// Takes a snapshot that is to be there only if `confirm`, which is waited for after it was taken, says so. Until then
+    /// it has no name that anybody sees or could give, so whoever dies leaves none of that name. A copy that is not
+    /// finished `within` the time fails ([`ImageError::Slow`]). Where there is one of that name, nothing is confirmed.
+    async fn snapshot_create_if(
+        &self,
+        snapshot: &ImageSnapshot,
+        within: Duration,
+        confirm: Confirm<'_>,
+    ) -> Result<Confirmed, ImageError>;
+
+    /// How a snapshot keeps what is there. No IO.
+    fn capture(&self) -> Capture;
 
     /// The snapshots of an image, the oldest first. Those whose names no user could give are left out.
     async fn snapshot_list(

@@ -21,6 +21,7 @@
 //! for systemd, `KillMode=process`.
 
 mod attach;
+mod freezing;
 mod fuse;
 mod growth;
 mod identity;
@@ -53,8 +54,8 @@ use volcore::options::Access;
 use crate::blocking::{self, Blocked};
 use crate::faults::{Broken, Faults};
 use crate::host::{
-    Grown, HostDriver, HostError, Inventory, MapRequest, Mapping, MountRequest, Mounted, Space,
-    Undone,
+    Frozen, Grown, HostDriver, HostError, Inventory, MapRequest, Mapping, MountRequest, Mounted,
+    Space, Undone,
 };
 use crate::image::ImageSource;
 use crate::process::{Ending, ProcessError, Program, Run};
@@ -91,6 +92,8 @@ pub struct Deadlines {
     pub unmount: Duration,
     /// Growing what is mounted.
     pub grow: Duration,
+    /// Freezing what is mounted, with what has to be written out before, and thawing what was left frozen.
+    pub freeze: Duration,
     /// How long, of these, to wait for what is in use to become free, and for a device to follow its image.
     pub release: Duration,
     /// How long, of these, a server may take to close its image. One that is killed instead leaves its
@@ -106,6 +109,7 @@ impl Default for Deadlines {
             mount: Duration::from_secs(40),
             unmount: Duration::from_secs(20),
             grow: Duration::from_secs(30),
+            freeze: Duration::from_secs(10),
             release: Duration::from_secs(5),
             close: Duration::from_secs(15),
         }
@@ -352,6 +356,19 @@ impl HostDriver for LinuxHost {
 
     async fn grow(&self, mapping: &Mapping, target: &Path, size: u64) -> Result<Grown, HostError> {
         self.within(self.deadlines().grow).grow(mapping, target, size).await
+    }
+
+    async fn freeze(
+        &self,
+        mapping: &Mapping,
+        target: &Path,
+        bound: Duration,
+    ) -> Result<Box<dyn Frozen>, HostError> {
+        self.within(self.deadlines().freeze).freeze(mapping, target, bound).await
+    }
+
+    async fn thaw_all(&self) -> Result<Vec<PathBuf>, HostError> {
+        self.within(self.deadlines().freeze).thaw_all().await
     }
 
     async fn limit(&self, mapping: &Mapping, limits: &RateLimits) -> Result<(), HostError> {

@@ -9,6 +9,7 @@
 //! folder so that they keep no mount busy, and a process group of their own.
 
 mod child;
+mod freeze;
 mod write;
 
 use std::ffi::{OsStr, OsString};
@@ -18,6 +19,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use freeze::{Freeze, freeze, thaw};
 pub use write::{Key, LAST_BREATH, WriteError, write};
 
 /// How much of what a child wrote on stderr is kept: the last bytes of it.

@@ -25,6 +25,7 @@ use uuid::Uuid;
 use volcore::limit::RateLimits;
 use volcore::name::PoolName;
 use volcore::options::Access;
+use volcore::order::Capture;
 use volcore::size::Size;
 use volcore::volume::ImageName;
 
@@ -39,9 +40,10 @@ use crate::faults::Faults;
 use crate::format::Formatter;
 use crate::format::scratch::Scratch;
 use crate::image::{
-    Adoptable, Adoption, Created, Discarded, Flattened, ImageDriver, ImageError, ImageInfo,
-    ImageSnapshot, ImageSource, NewClone, NewImage, Progress, Purged, Removed, Resized, Restored,
-    Snapped, SnapshotInfo, SnapshotUsage, Stock, TrashedImage, Unfinished,
+    Adoptable, Adoption, Confirm, Confirmed, Created, Discarded, Flattened, ImageDriver,
+    ImageError, ImageInfo, ImageSnapshot, ImageSource, NewClone, NewImage, Progress, Purged,
+    Removed, Resized, Restored, Snapped, SnapshotInfo, SnapshotUsage, Stock, TrashedImage,
+    Unfinished, Verdict,
 };
 
 /// The metadata key with the volume's uid.
@@ -375,6 +377,37 @@ impl ImageDriver for RbdImages {
         let (action, at) = (format!("take snapshot {snapshot}"), snapshot.clone());
         let way = self.through_holder(self.taking.connection().await?);
         self.change(way, action, move |snapshots| snapshots.create(&at)).await
+    }
+
+    async fn snapshot_create_if(
+        &self,
+        snapshot: &ImageSnapshot,
+        _within: Duration,
+        confirm: Confirm<'_>,
+    ) -> Result<Confirmed, ImageError> {
+        let (action, at) = (format!("take snapshot {snapshot}"), snapshot.clone());
+        let way = self.through_holder(self.taking.connection().await?);
+        let create = move |snapshots: Snapshots<'_>| snapshots.create_hidden(&at);
+        let Some(hidden) = self.change(way, action.clone(), create).await? else {
+            return Ok(Confirmed::Existed);
+        };
+        let (verdict, at) = (confirm.await, snapshot.clone());
+        let way = self.through_holder(self.taking.connection().await?);
+        let finish = move |snapshots: Snapshots<'_>| match verdict {
+            Verdict::Keep => Ok(match snapshots.publish(&at, &hidden)? {
+                Snapped::Created => Confirmed::Created,
+                Snapped::Existed => Confirmed::Existed,
+            }),
+            Verdict::Discard => {
+                snapshots.drop_hidden(&at, &hidden);
+                Ok(Confirmed::Discarded)
+            }
+        };
+        self.change(way, action, finish).await
+    }
+
+    fn capture(&self) -> Capture {
+        Capture::Instant
     }
 
     async fn snapshot_list(

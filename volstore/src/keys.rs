@@ -13,6 +13,7 @@
 //! mounts/<tenant>/<volume>
 //! epochs/<tenant>/<volume>
 //! snapshots/<tenant>/<volume>
+//! orders/<tenant>/<volume>      (leased)
 //! hosts/<host>                  (leased)
 //! trash/<id>
 //! global
@@ -58,6 +59,8 @@ pub enum Place {
     Epoch(VolumeId),
     /// What came of a volume's snapshots on schedule.
     Snapshots(VolumeId),
+    /// What the holder of a volume is to do.
+    Order(VolumeId),
     /// A host's session.
     Host(HostName),
     /// An image on its way out.
@@ -151,6 +154,16 @@ impl Keys {
         self.key("snapshots/")
     }
 
+    /// What the holder of a volume is to do: by the volume, so that it has one order at a time.
+    pub fn order(&self, id: &VolumeId) -> Key {
+        self.key(&format!("orders/{}/{}", id.tenant, id.volume))
+    }
+
+    /// What all holders are to do, as a prefix.
+    pub fn orders(&self) -> Key {
+        self.key("orders/")
+    }
+
     /// A host's session.
     pub fn host(&self, host: &HostName) -> Key {
         self.key(&format!("hosts/{host}"))
@@ -195,6 +208,7 @@ impl Keys {
             "mounts" => Place::Mount(volume_id(&mut parts)?),
             "epochs" => Place::Epoch(volume_id(&mut parts)?),
             "snapshots" => Place::Snapshots(volume_id(&mut parts)?),
+            "orders" => Place::Order(volume_id(&mut parts)?),
             "hosts" => Place::Host(parts.next()?.parse().ok()?),
             "trash" => Place::Trash(parts.next().filter(|id| !id.is_empty())?.to_owned()),
             "global" => Place::Global,
@@ -263,6 +277,8 @@ mod tests {
             keys.epoch(&id("tenant1/db.data")),
             keys.snapshots(&id("tenant1/db.data")),
             keys.snapshots_all(),
+            keys.order(&id("tenant1/db.data")),
+            keys.orders(),
             keys.host(&"host-1.example".parse().unwrap()),
             keys.hosts(),
             keys.trash("6f9619ff"),
@@ -286,6 +302,8 @@ mod tests {
         /volplugin/epochs/tenant1/db.data
         /volplugin/snapshots/tenant1/db.data
         /volplugin/snapshots/
+        /volplugin/orders/tenant1/db.data
+        /volplugin/orders/
         /volplugin/hosts/host-1.example
         /volplugin/hosts/
         /volplugin/trash/6f9619ff
@@ -307,6 +325,7 @@ mod tests {
             (keys.mount(&id("t/v")), Place::Mount(id("t/v"))),
             (keys.epoch(&id("t/v")), Place::Epoch(id("t/v"))),
             (keys.snapshots(&id("t/v")), Place::Snapshots(id("t/v"))),
+            (keys.order(&id("t/v")), Place::Order(id("t/v"))),
             (keys.host(&h), Place::Host(h.clone())),
             (keys.trash("x"), Place::Trash("x".to_owned())),
             (keys.global(), Place::Global),

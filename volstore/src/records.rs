@@ -10,6 +10,7 @@
 
 mod changes;
 mod claims;
+mod orders;
 mod repository;
 mod snapshots;
 mod volumes;
@@ -28,6 +29,7 @@ use crate::store::{Entry, Key, LeaseId, StoreError};
 
 pub use changes::Changes;
 pub use claims::{StoredClaim, StoredEpoch, StoredHoldState, StoredHolder};
+pub use orders::{LeasedOrder, StoredOrder};
 pub use repository::{Records, Versioned};
 pub use snapshots::StoredSnapshotLog;
 use volumes::StoredKept;

@@ -4,6 +4,7 @@
 //! stored ([`SnapshotLog`]): the last slot that was taken, which is what keeps any number of supervisors from taking
 //! one twice.
 
+mod quiet;
 mod rollback;
 
 use jiff::Timestamp;
@@ -20,6 +21,8 @@ use volstore::store::{Commit, Expect, StoreError};
 
 use super::{App, Failing, store_kind};
 
+pub use quiet::QuietError;
+pub(crate) use quiet::snapshot_quietly;
 pub use rollback::snapshot_rollback;
 pub(crate) use rollback::{finish_rollback, is_left};
 
@@ -70,6 +73,17 @@ pub enum SnapshotError {
         #[source]
         source: ImageError,
     },
+    /// Something would or might have been written while it was taken.
+    #[error("could not take snapshot {snapshot} of volume {volume}")]
+    Quiet {
+        /// Its name.
+        snapshot: SnapshotName,
+        /// Of which volume.
+        volume: VolumeId,
+        /// Why.
+        #[source]
+        source: QuietError,
+    },
     /// Others are faster, time and again.
     #[error("volume {volume} is being changed by others; try again")]
     Contended {
@@ -89,6 +103,7 @@ impl Failing for SnapshotError {
             SnapshotError::Take(refusal) => refusal.kind(),
             SnapshotError::Rollback(refusal) => refusal.kind(),
             SnapshotError::Image { source, .. } => source.kind(),
+            SnapshotError::Quiet { source, .. } => source.kind(),
             SnapshotError::Store(error) => store_kind(error),
         }
     }
@@ -151,6 +166,19 @@ fn failed(
     }
 }
 
+fn not_taken(
+    volume: &VolumeId,
+    snapshot: &SnapshotName,
+) -> impl FnOnce(QuietError) -> SnapshotError {
+    move |source| match source {
+        QuietError::Image(source) => failed("take", volume, snapshot)(source),
+        QuietError::Store(source) => source.into(),
+        source => {
+            SnapshotError::Quiet { snapshot: snapshot.clone(), volume: volume.clone(), source }
+        }
+    }
+}
+
 fn shown(volume: &VolumeId, info: SnapshotInfo) -> Snapshot {
     let SnapshotInfo { name, created_at, size, used } = info;
     let kind = SnapshotKind::of(&name);
@@ -200,7 +228,7 @@ pub async fn snapshot_remove(
     }
 }
 
-/// Takes a snapshot, whoever holds the volume.
+/// Takes a snapshot, whoever holds the volume; of what is written to, where that is wanted or it is a copy, frozen.
 pub async fn snapshot_create(
     app: &App,
     id: &VolumeId,
@@ -210,8 +238,8 @@ pub async fn snapshot_create(
         return take(app, id, snapshot).await;
     }
     let volume = ready(app, id).await?.value;
-    let snapped = app.images.snapshot_create(&of(&volume, snapshot)).await;
-    let snapped = snapped.map_err(failed("take", id, snapshot))?;
+    let snapped = snapshot_quietly(app, &volume, &of(&volume, snapshot)).await;
+    let snapped = snapped.map_err(not_taken(id, snapshot))?;
     let found = snapshot_get(app, id, snapshot).await?;
     Ok(match snapped {
         Snapped::Created => Taking::Created(found),
@@ -239,7 +267,7 @@ async fn take(app: &App, id: &VolumeId, snapshot: &SnapshotName) -> Result<Takin
             return Err(SnapshotError::NotFound { volume: id.clone(), snapshot: snapshot.clone() });
         }
     };
-    match app.images.snapshot_create(&of(&volume.value, snapshot)).await {
+    match snapshot_quietly(app, &volume.value, &of(&volume.value, snapshot)).await {
         Ok(snapped) => {
             let is_first = note_taken(app, &volume.value, slot).await?;
             let taken = answer(app.now());
@@ -250,7 +278,7 @@ async fn take(app: &App, id: &VolumeId, snapshot: &SnapshotName) -> Result<Takin
         }
         Err(source) => {
             note_failure(app, &volume.value, &source).await;
-            Err(failed("take", id, snapshot)(source))
+            Err(not_taken(id, snapshot)(source))
         }
     }
 }
@@ -275,7 +303,7 @@ async fn note_taken(app: &App, taken: &Volume, slot: Slot) -> Result<bool, Snaps
 }
 
 /// Notes why a snapshot was not taken. For people: nothing depends on it.
-async fn note_failure(app: &App, tried: &Volume, error: &ImageError) {
+async fn note_failure(app: &App, tried: &Volume, error: &QuietError) {
     let note = async {
         let (volume, log) =
             tokio::join!(app.records.volume(&tried.id), app.records.snapshot_log(&tried.id));

@@ -25,6 +25,7 @@ use volstorage::image::{ImageError, ImageSource};
 use volstore::records::Versioned;
 use volstore::store::StoreError;
 
+use super::snapshots::QuietError;
 use super::{App, Failing, ListAsk, ListError, Slice, catch_up, lists, store_kind};
 
 pub use adopt::volume_adopt;
@@ -158,6 +159,15 @@ pub enum VolumeError {
         /// Its state.
         state: &'static str,
     },
+    /// Something would or might have been written to what is to be cloned while it was copied.
+    #[error("volume {volume} cannot be cloned now")]
+    Quiet {
+        /// What is to be cloned.
+        volume: VolumeId,
+        /// Why not.
+        #[source]
+        source: QuietError,
+    },
     /// Somebody is making it, and has not finished in time.
     #[error("volume {volume} is still being created, since {since:.0}; try again")]
     StillCreating {
@@ -229,6 +239,7 @@ impl Failing for VolumeError {
             | VolumeError::Replaced { .. }
             | VolumeError::Anothers { .. } => Kind::Conflict,
             VolumeError::Image { source, .. } => source.kind(),
+            VolumeError::Quiet { source, .. } => source.kind(),
             VolumeError::Store(error) => store_kind(error),
         }
     }

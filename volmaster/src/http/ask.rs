@@ -11,6 +11,7 @@ use axum::http::request::Parts;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
+use uuid::Uuid;
 use volcore::name::{HostName, SnapshotName, TenantName, VolumeId};
 
 use super::Shared;
@@ -60,6 +61,13 @@ impl Named for VolumeId {
 impl Named for (VolumeId, SnapshotName) {
     fn read(params: &RawPathParams) -> Result<Self, Failure> {
         Ok((VolumeId::read(params)?, segment(params, "snapshot")?))
+    }
+}
+
+/// One order of a host.
+impl Named for (HostName, Uuid) {
+    fn read(params: &RawPathParams) -> Result<Self, Failure> {
+        Ok((segment(params, "host")?, segment(params, "id")?))
     }
 }
 

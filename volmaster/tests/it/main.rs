@@ -10,6 +10,7 @@ mod doctor;
 mod faults;
 mod limits;
 mod mortal;
+mod orders;
 mod process;
 mod races;
 mod routes;

@@ -7,14 +7,16 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 use uuid::Uuid;
 use volcore::limit::RateLimits;
+use volcore::order::Capture;
 use volcore::size::Size;
 use volcore::volume::ImageName;
 use volmaster::app::App;
 use volstorage::fake::image::FakeImages;
 use volstorage::image::{
-    Adoptable, Adoption, Created, Discarded, Flattened, ImageDriver, ImageError, ImageInfo,
-    ImageSnapshot, ImageSource, NewClone, NewImage, Progress, Purged, Removed, Resized, Restored,
-    Snapped, SnapshotInfo, SnapshotUsage, Stock, TrashedImage, Unfinished,
+    Adoptable, Adoption, Confirm, Confirmed, Created, Discarded, Flattened, ImageDriver,
+    ImageError, ImageInfo, ImageSnapshot, ImageSource, NewClone, NewImage, Progress, Purged,
+    Removed, Resized, Restored, Snapped, SnapshotInfo, SnapshotUsage, Stock, TrashedImage,
+    Unfinished,
 };
 use volstore::memory::MemoryStore;
 use volstore::store::{
@@ -264,6 +266,20 @@ impl ImageDriver for Mortal {
     async fn snapshot_create(&self, snapshot: &ImageSnapshot) -> Result<Snapped, ImageError> {
         self.images_answer().await;
         self.answered(self.images.snapshot_create(snapshot).await).await
+    }
+
+    async fn snapshot_create_if(
+        &self,
+        snapshot: &ImageSnapshot,
+        within: Duration,
+        confirm: Confirm<'_>,
+    ) -> Result<Confirmed, ImageError> {
+        self.images_answer().await;
+        self.answered(self.images.snapshot_create_if(snapshot, within, confirm).await).await
+    }
+
+    fn capture(&self) -> Capture {
+        self.images.capture()
     }
 
     async fn snapshot_list(

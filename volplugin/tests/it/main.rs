@@ -5,5 +5,6 @@
 mod changes;
 mod faults;
 mod limits;
+mod orders;
 mod socket;
 mod support;

@@ -8,7 +8,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use uuid::Uuid;
-use volapi::hosts::{HeldLimits, Host, OpenSession, SessionGranted};
+use volapi::hosts::{
+    HeldLimits, Host, OpenSession, Order, OrderState, Orders, OrdersQuery, ReportOrder,
+    SessionGranted,
+};
 use volapi::mounts::{ClaimMount, Mount};
 use volapi::volumes::{Image, Volume, VolumeBrief};
 use volcore::Kind;
@@ -23,6 +26,7 @@ use volcore::spec::VolumeSpec;
 use volcore::volume::{self, Disposal, ImageFit, VolumeState};
 use volplugin::app::cache::Cache;
 use volplugin::app::changes::Stunted;
+use volplugin::app::orders::Obeying;
 use volplugin::app::{Me, Plugin};
 use volplugin::host::locks::Locks;
 use volplugin::host::uses::Uses;
@@ -50,6 +54,12 @@ pub struct State {
     pub fault: Option<(usize, Fault)>,
     /// How often limits and sizes were asked for.
     pub asked_for_changes: usize,
+    /// What the host is to do.
+    pub orders: Vec<Order>,
+    /// Grows with every change of an order.
+    pub orders_at: u64,
+    /// How often orders were asked for.
+    pub asked_for_orders: usize,
     /// It is a volmaster that says nothing of sizes.
     pub silent_of_sizes: bool,
     /// No call gets there.
@@ -241,6 +251,49 @@ impl Master for FakeMaster {
         })
     }
 
+    async fn host_order_list(
+        &self,
+        _: &HostName,
+        query: OrdersQuery,
+        _: Duration,
+    ) -> Result<Orders, MasterError> {
+        let end = tokio::time::Instant::now() + Duration::from_secs(query.wait.unwrap_or(0));
+        loop {
+            let orders = self.call(|state| {
+                state.calls -= 1;
+                Ok(Orders { items: state.orders.clone(), at: state.orders_at })
+            })?;
+            let is_news = query.after.is_none_or(|after| orders.at > after);
+            if is_news || tokio::time::Instant::now() >= end {
+                self.state().asked_for_orders += 1;
+                return Ok(orders);
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn host_order_report(
+        &self,
+        _: &HostName,
+        id: Uuid,
+        report: ReportOrder,
+        _: Duration,
+    ) -> Result<(), MasterError> {
+        self.call(|state| {
+            let order = state.orders.iter_mut().find(|order| order.id == id);
+            let order = order.ok_or_else(|| refused(Kind::NotFound, "it is over"))?;
+            order.state = match report.clone() {
+                ReportOrder::Frozen => OrderState::Frozen,
+                ReportOrder::Failed { reason } => OrderState::Failed { reason },
+                ReportOrder::Thawed { held_ms, by_itself } => {
+                    OrderState::Thawed { held_ms, by_itself }
+                }
+            };
+            state.orders_at += 1;
+            Ok(())
+        })
+    }
+
     async fn host_session(
         &self,
         host: &HostName,
@@ -294,6 +347,7 @@ impl World {
             default_tenant: None,
             nudge: tokio::sync::Notify::new(),
             stunted: Stunted::default(),
+            obeying: Obeying::default(),
         })
     }
 }

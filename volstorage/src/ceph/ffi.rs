@@ -210,6 +210,7 @@ function_table! {
         fn rbd_snap_create2(
             image: ImageHandle, name: *const c_char, flags: u32, progress: ProgressFn, arg: *mut c_void,
         ) -> c_int;
+        fn rbd_snap_rename(image: ImageHandle, from: *const c_char, to: *const c_char) -> c_int;
         fn rbd_snap_remove2(
             image: ImageHandle, name: *const c_char, flags: u32, progress: ProgressFn, arg: *mut c_void,
         ) -> c_int;

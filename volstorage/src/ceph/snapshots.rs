@@ -198,6 +198,19 @@ impl Image {
         self.check_snapshot(ret, Operation::CreateSnapshot, name)
     }
 
+    /// Gives a snapshot another name.
+    ///
+    /// # Errors
+    /// [`CephError::is_exists`] when there is one of that name; otherwise as for [`create_snapshot`](Self::create_snapshot).
+    pub fn rename_snapshot(&self, from: &str, to: &str) -> Result<(), CephError> {
+        let (c_from, c_to) = (c_string("snapshot name", from)?, c_string("snapshot name", to)?);
+        // SAFETY: the image is open, and both are NUL-terminated strings.
+        let ret = unsafe {
+            (self.api().rbd.rbd_snap_rename)(self.handle(), c_from.as_ptr(), c_to.as_ptr())
+        };
+        self.check_snapshot(ret, Operation::CreateSnapshot, to)
+    }
+
     /// Removes a snapshot by its name. One that has clones stays, as [`SnapshotKind::Trash`], until they are gone.
     ///
     /// # Errors

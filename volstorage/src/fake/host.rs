@@ -8,16 +8,19 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 use volcore::limit::RateLimits;
 use volcore::options::Access;
+use volcore::order::{Thawed, ThawedBy};
 
 use crate::faults::Faults;
 use crate::host::{
-    Found, Grown, HostDriver, HostError, Inventory, MapRequest, Mapping, Mode, MountRequest,
-    Mounted, Space, Undone,
+    Found, Frozen, Grown, HostDriver, HostError, Inventory, MapRequest, Mapping, Mode,
+    MountRequest, Mounted, Space, Undone,
 };
 use crate::image::ImageSource;
 
@@ -41,6 +44,8 @@ struct State {
     blank: HashSet<ImageSource>,
     unserved: HashSet<ImageSource>,
     contents: BTreeMap<String, Content>,
+    /// What is frozen, by device, and until when.
+    frozen: BTreeMap<PathBuf, Instant>,
     devices: usize,
 }
 
@@ -124,6 +129,13 @@ impl State {
         }
     }
 
+    /// What is frozen: nothing is beyond its bound.
+    fn is_frozen(&mut self, device: &Path) -> bool {
+        let now = Instant::now();
+        self.frozen.retain(|_, until| *until > now);
+        self.frozen.contains_key(device)
+    }
+
     /// Takes away the devices that nobody has any more.
     fn let_go(&mut self) {
         let held: Vec<bool> =
@@ -193,6 +205,33 @@ impl FakeHost {
     /// Says what the UUID is, as a rollback of the image does.
     pub fn set_identity(&self, source: &ImageSource, uuid: Uuid) {
         self.state().content(source).uuid = uuid;
+    }
+
+    /// The folders whose file systems are frozen.
+    pub fn frozen(&self) -> Vec<PathBuf> {
+        let mut state = self.state();
+        let mounts = state.mounts.clone();
+        let frozen = mounts.into_iter().filter(|(device, _)| state.is_frozen(device));
+        frozen.map(|(_, target)| target).collect()
+    }
+
+    /// Thaws a folder's file system, as somebody else may.
+    pub fn thaw_by_hand(&self, target: &Path) {
+        let mut state = self.state();
+        let mounts = state.mounts.clone();
+        for (device, _) in mounts.iter().filter(|(_, mounted)| mounted == target) {
+            state.frozen.remove(device);
+        }
+    }
+
+    /// Leaves a folder's file system frozen, as a death together with what was to thaw for it does.
+    pub fn leave_frozen(&self, target: &Path) {
+        let mut state = self.state();
+        let mounts = state.mounts.clone();
+        let ages = Instant::now() + Duration::from_secs(1 << 20);
+        for (device, _) in mounts.iter().filter(|(_, mounted)| mounted == target) {
+            state.frozen.insert(device.clone(), ages);
+        }
     }
 
     /// Says that there is no such image.
@@ -347,6 +386,10 @@ impl HostDriver for FakeHost {
         let Some(index) = state.mounts.iter().position(|(_, mounted)| mounted == target) else {
             return Ok(Undone::Absent);
         };
+        let device = state.mounts[index].0.clone();
+        if state.is_frozen(&device) {
+            return Err(busy(target, vec!["a freeze".to_owned()]));
+        }
         self.faults.effect("unmount", || {
             let (device, _) = state.mounts.remove(index);
             state.limits.remove(&device);
@@ -421,6 +464,48 @@ impl HostDriver for FakeHost {
         }
     }
 
+    async fn freeze(
+        &self,
+        mapping: &Mapping,
+        target: &Path,
+        bound: Duration,
+    ) -> Result<Box<dyn Frozen>, HostError> {
+        let device = mapping.device.clone();
+        let mut state = self.state();
+        let failed = |source: &str| HostError::Failed {
+            action: format!("freeze {}", target.display()),
+            source: source.into(),
+        };
+        if !state.mounts.contains(&(device.clone(), target.to_owned())) {
+            return Err(failed("it is not mounted there"));
+        }
+        if state.is_frozen(&device) {
+            return Err(failed("it is frozen already"));
+        }
+        let (began, until) = (Instant::now(), Instant::now() + bound);
+        // What breaks dies with the call, and so thaws.
+        let frozen = self.faults.effect("freeze", || {
+            state.frozen.insert(device.clone(), until);
+            Ok::<_, HostError>(())
+        });
+        if frozen.is_err() {
+            state.frozen.remove(&device);
+        }
+        frozen?;
+        Ok(Box::new(FakeFrozen { state: Arc::clone(&self.state), device, began, until }))
+    }
+
+    async fn thaw_all(&self) -> Result<Vec<PathBuf>, HostError> {
+        let frozen = self.frozen();
+        for target in &frozen {
+            self.faults.effect("thaw", || {
+                self.thaw_by_hand(target);
+                Ok::<_, HostError>(())
+            })?;
+        }
+        Ok(frozen)
+    }
+
     async fn limit(&self, mapping: &Mapping, limits: &RateLimits) -> Result<(), HostError> {
         if mapping.access != Access::Kernel {
             return Ok(());
@@ -441,5 +526,41 @@ impl HostDriver for FakeHost {
 
     fn holds_limits(&self, access: Access) -> bool {
         access == Access::Kernel
+    }
+}
+
+/// What keeps a file system frozen; its death thaws.
+struct FakeFrozen {
+    state: Arc<Mutex<State>>,
+    device: PathBuf,
+    began: Instant,
+    until: Instant,
+}
+
+impl FakeFrozen {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Frozen for FakeFrozen {
+    async fn over(&mut self) {
+        // Nobody is told of a thaw by hand before the bound is over.
+        sleep_until(self.until).await;
+    }
+
+    async fn thaw(self: Box<Self>) -> Thawed {
+        let held = self.began.elapsed();
+        let held_ms = u64::try_from(held.as_millis()).unwrap_or(u64::MAX);
+        let by =
+            if self.state().is_frozen(&self.device) { ThawedBy::Word } else { ThawedBy::Itself };
+        Thawed { held_ms, by }
+    }
+}
+
+impl Drop for FakeFrozen {
+    fn drop(&mut self) {
+        self.state().frozen.remove(&self.device);
     }
 }

@@ -10,12 +10,14 @@ mod state;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use uuid::Uuid;
 use volcore::format::FormatCommand;
 use volcore::limit::RateLimits;
 use volcore::name::PoolName;
+use volcore::order::Capture;
 use volcore::size::Size;
 use volcore::volume::ImageName;
 
@@ -24,9 +26,10 @@ pub use self::state::{FakeImage, FakeSnapshot, Parent};
 use crate::draft;
 use crate::faults::Faults;
 use crate::image::{
-    Adoptable, Adoption, Created, Discarded, Flattened, ImageDriver, ImageError, ImageInfo,
-    ImageSnapshot, ImageSource, NewClone, NewImage, Progress, Purged, Removed, Resized, Restored,
-    Snapped, SnapshotInfo, SnapshotUsage, Stock, Stocked, TrashedImage, Unfinished,
+    Adoptable, Adoption, Confirm, Confirmed, Created, Discarded, Flattened, ImageDriver,
+    ImageError, ImageInfo, ImageSnapshot, ImageSource, NewClone, NewImage, Progress, Purged,
+    Removed, Resized, Restored, Snapped, SnapshotInfo, SnapshotUsage, Stock, Stocked, TrashedImage,
+    Unfinished, Verdict,
 };
 
 /// What an image is to be, however it comes by its data.
@@ -65,6 +68,11 @@ impl FakeImages {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long a snapshot takes, if it is a copy.
+    fn copying(&self) -> Duration {
+        self.lock().copying
     }
 
     fn next_id(&self) -> String {
@@ -324,6 +332,31 @@ impl ImageDriver for FakeImages {
 
     async fn snapshot_create(&self, snapshot: &ImageSnapshot) -> Result<Snapped, ImageError> {
         self.take(snapshot)
+    }
+
+    async fn snapshot_create_if(
+        &self,
+        snapshot: &ImageSnapshot,
+        within: Duration,
+        confirm: Confirm<'_>,
+    ) -> Result<Confirmed, ImageError> {
+        let Some(taken) = self.take_hidden(snapshot)? else { return Ok(Confirmed::Existed) };
+        let took = self.copying();
+        if took > within {
+            tokio::time::sleep(within).await;
+            return Err(ImageError::Slow { action: format!("take snapshot {snapshot}"), within });
+        }
+        if !took.is_zero() {
+            tokio::time::sleep(took).await;
+        }
+        match confirm.await {
+            Verdict::Keep => self.publish(snapshot, taken),
+            Verdict::Discard => Ok(Confirmed::Discarded),
+        }
+    }
+
+    fn capture(&self) -> Capture {
+        if self.copying().is_zero() { Capture::Instant } else { Capture::Copy }
     }
 
     async fn snapshot_list(

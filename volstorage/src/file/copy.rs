@@ -3,14 +3,18 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::unistd::{Whence, lseek};
 
+/// So much is copied before the clock is looked at again.
+const PIECE: u64 = 8 << 20;
+
 /// Gives an empty file of at least the same length the content of another: shared where the file system can do that,
-/// which takes no time and no space, else copied without the holes.
-pub(super) fn copy(from: &File, to: &File) -> io::Result<()> {
-    if share(from, to)? { Ok(()) } else { copy_data(from, to) }
+/// which takes no time and no space, else copied without the holes, until `end` at the latest (`TimedOut`).
+pub(super) fn copy(from: &File, to: &File, end: Instant) -> io::Result<()> {
+    if share(from, to)? { Ok(()) } else { copy_data(from, to, end) }
 }
 
 /// Shares the content (`ioctl_ficlone(2)`); false where the file system has no such thing, or the files are on two.
@@ -30,9 +34,12 @@ fn share(from: &File, to: &File) -> io::Result<bool> {
     }
 }
 
-fn copy_data(from: &File, to: &File) -> io::Result<()> {
+fn copy_data(from: &File, to: &File, end: Instant) -> io::Result<()> {
     let (len, mut at) = (from.metadata()?.len(), 0);
     while at < len {
+        if Instant::now() >= end {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
         let offset = i64::try_from(at).map_err(io::Error::other)?;
         let data = match lseek(from, offset, Whence::SeekData) {
             Ok(data) => data,
@@ -41,7 +48,8 @@ fn copy_data(from: &File, to: &File) -> io::Result<()> {
             Err(error) => return Err(error.into()),
         };
         let hole = lseek(from, data, Whence::SeekHole)?;
-        let (data, hole) = (data.unsigned_abs(), hole.unsigned_abs().min(len));
+        let data = data.unsigned_abs();
+        let hole = hole.unsigned_abs().min(len).min(data + PIECE);
         let (mut source, mut target) = (from, to);
         source.seek(SeekFrom::Start(data))?;
         target.seek(SeekFrom::Start(data))?;
@@ -54,6 +62,7 @@ fn copy_data(from: &File, to: &File) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{FileExt, MetadataExt};
+    use std::time::Duration;
 
     use super::*;
 
@@ -65,7 +74,10 @@ mod tests {
             from.write_all_at(text, at).unwrap();
         }
         to.set_len(65 << 20).unwrap();
-        copy_data(&from, &to).unwrap();
+        let end = Instant::now() + Duration::from_secs(60);
+        copy_data(&from, &to, end).unwrap();
+        let late = copy_data(&from, &to, Instant::now()).unwrap_err();
+        assert_eq!(late.kind(), io::ErrorKind::TimedOut);
         for (at, text) in [(0u64, b"begin"), (20 << 20, b"there"), ((64 << 20) - 5, b"enddd")] {
             let mut there = [0; 5];
             to.read_exact_at(&mut there, at).unwrap();
@@ -74,6 +86,6 @@ mod tests {
         let meta = to.metadata().unwrap();
         assert_eq!(meta.len(), 65 << 20);
         assert!(meta.blocks() * 512 < 1 << 20, "{} blocks", meta.blocks());
-        copy(&tempfile::tempfile().unwrap(), &to).unwrap();
+        copy(&tempfile::tempfile().unwrap(), &to, end).unwrap();
     }
 }

@@ -6,7 +6,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::PathBuf;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -14,6 +14,7 @@ use volcore::name::PoolName;
 use volcore::size::Size;
 use volcore::volume::ImageName;
 
+use super::COPY;
 use super::copy::copy;
 use super::draft::{Draft, rename_new};
 use super::store::{Store, TRASH, There, Wanted, folder_names, sync_folder};
@@ -25,6 +26,24 @@ use crate::image::{
 };
 
 const SNAPSHOTS: &str = ".snapshots";
+
+/// What is to be a snapshot.
+pub(super) enum Copied {
+    /// There is one of that name.
+    Exists,
+    /// It has all of the data.
+    Draft(Draft),
+}
+
+/// A draft to be made.
+struct New<'a> {
+    pool: &'a PoolName,
+    name: &'a str,
+    /// That of the original, unless another is asked for.
+    size: Option<Size>,
+    /// When its data has to be there.
+    end: Instant,
+}
 
 impl Store {
     /// The folder with the snapshots of an image.
@@ -46,11 +65,23 @@ impl Store {
     }
 
     pub(super) fn snapshot_create(&self, at: &ImageSnapshot) -> Result<Snapped, ImageError> {
+        match self.snapshot_begin(at, COPY)? {
+            Copied::Exists => Ok(Snapped::Existed),
+            Copied::Draft(draft) => self.snapshot_finish(at, &draft),
+        }
+    }
+
+    /// Copies an image into a draft that nobody takes for a snapshot.
+    pub(super) fn snapshot_begin(
+        &self,
+        at: &ImageSnapshot,
+        within: Duration,
+    ) -> Result<Copied, ImageError> {
+        let end = Instant::now() + within;
         let failed = |error| io_failed(&format!("take snapshot {at}"), error);
         let (_, uid) = self.ours(&at.image)?;
-        let to = self.snapshot_path(at, uid);
-        if to.try_exists().map_err(failed)? {
-            return Ok(Snapped::Existed);
+        if self.snapshot_path(at, uid).try_exists().map_err(failed)? {
+            return Ok(Copied::Exists);
         }
         let folder = self.snapshots(&at.image.pool, uid);
         let make = || {
@@ -61,22 +92,47 @@ impl Store {
         self.faults.effect("make the folder", || make().map_err(failed))?;
         let from = File::open(self.path(&at.image)).map_err(failed)?;
         let name = names::name(uid, at.snapshot.as_str());
-        let draft = self.copied(&from, &at.image.pool, &name, None, &failed)?;
-        let taken = self.complete(&draft, uid, &failed).and_then(|()| {
+        let slow = |error: io::Error| match error.kind() {
+            io::ErrorKind::TimedOut => {
+                ImageError::Slow { action: format!("take snapshot {at}"), within }
+            }
+            _ => failed(error),
+        };
+        let new = New { pool: &at.image.pool, name: &name, size: None, end };
+        Ok(Copied::Draft(self.copied(&from, new, &slow)?))
+    }
+
+    /// Makes a draft the snapshot. What it is to have is in it: from here on the image may change.
+    pub(super) fn snapshot_finish(
+        &self,
+        at: &ImageSnapshot,
+        draft: &Draft,
+    ) -> Result<Snapped, ImageError> {
+        let failed = |error| io_failed(&format!("take snapshot {at}"), error);
+        let finish = || {
+            let (_, uid) = self.ours(&at.image)?;
+            self.complete(draft, uid, &failed)?;
+            let to = self.snapshot_path(at, uid);
             let rename = || match draft.rename(&to) {
                 Ok(()) => Ok(Snapped::Created),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Snapped::Existed),
                 Err(error) => Err(failed(error)),
             };
             let taken = self.faults.effect("rename the draft", rename)?;
-            self.faults
-                .effect("write the folder", || sync_folder(Some(&folder)).map_err(failed))?;
+            let sync = || sync_folder(to.parent()).map_err(failed);
+            self.faults.effect("write the folder", sync)?;
             Ok(taken)
-        });
+        };
+        let taken = finish();
         if !matches!(taken, Ok(Snapped::Created)) {
             self.clear(draft.path());
         }
         taken
+    }
+
+    /// Drops a draft.
+    pub(super) fn snapshot_drop(&self, draft: &Draft) {
+        self.clear(draft.path());
     }
 
     pub(super) fn snapshot_list(&self, image: &ImageName) -> Result<Vec<SnapshotInfo>, ImageError> {
@@ -127,7 +183,8 @@ impl Store {
         let from = self.open_snapshot(at, uid)?;
         self.refuse_if_watched(image)?;
         let name = names::name(uid, &image.name);
-        let draft = self.copied(&from, &image.pool, &name, None, &failed)?;
+        let new = New { pool: &image.pool, name: &name, size: None, end: Instant::now() + COPY };
+        let draft = self.copied(&from, new, &failed)?;
         let rolled = self.complete(&draft, uid, &failed).and_then(|()| {
             // The copy may have taken its time.
             self.refuse_if_watched(image)?;
@@ -157,7 +214,9 @@ impl Store {
             return Err(ImageError::Shrinks { what, bytes, size: new.size });
         }
         let name = names::name(new.uid, &new.image.name);
-        let draft = self.copied(&from, &new.image.pool, &name, Some(new.size), &failed)?;
+        let end = Instant::now() + COPY;
+        let to = New { pool: &new.image.pool, name: &name, size: Some(new.size), end };
+        let draft = self.copied(&from, to, &failed)?;
         let published = self.publish(&draft, wanted);
         if !matches!(published, Ok(Created::Created { .. })) {
             self.clear(draft.path());
@@ -247,11 +306,10 @@ impl Store {
     fn copied(
         &self,
         from: &File,
-        pool: &PoolName,
-        name: &str,
-        size: Option<Size>,
+        new: New<'_>,
         failed: &dyn Fn(io::Error) -> ImageError,
     ) -> Result<Draft, ImageError> {
+        let New { pool, name, size, end } = new;
         let path = self.pool_path(pool).join(name);
         let len = match size {
             Some(size) => size.bytes(),
@@ -259,7 +317,7 @@ impl Store {
         };
         let make = || Draft::make(&path, len).map_err(failed);
         let copied = self.faults.effect("make the draft", make).and_then(|draft| {
-            let fill = || copy(from, draft.file()).map_err(failed);
+            let fill = || copy(from, draft.file(), end).map_err(failed);
             self.faults.effect("copy the data", fill)?;
             Ok(draft)
         });

@@ -1,5 +1,6 @@
 //! What is asked of an image beyond its making, and what is answered: snapshots, clones, growth, the way back.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -33,6 +34,29 @@ pub enum Snapped {
     Created,
     /// There is one of that name, from earlier or by somebody else at the same time.
     Existed,
+}
+
+/// Whether a snapshot that was taken may stay; nothing is done for it before it is waited for.
+pub type Confirm<'a> = Pin<Box<dyn Future<Output = Verdict> + Send + 'a>>;
+
+/// What becomes of a snapshot that was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It gets its name.
+    Keep,
+    /// It goes.
+    Discard,
+}
+
+/// The answer to taking a snapshot that had to be confirmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confirmed {
+    /// It was taken now, and confirmed.
+    Created,
+    /// There is one of that name, from earlier or by somebody else at the same time.
+    Existed,
+    /// It was taken, not confirmed, and is gone.
+    Discarded,
 }
 
 /// The answer to a removal of a snapshot.

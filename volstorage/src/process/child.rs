@@ -96,7 +96,7 @@ fn kill_group(child: &Child) {
 }
 
 /// A descriptor that becomes readable when the process ends (Linux 5.3).
-fn pidfd(id: u32) -> io::Result<AsyncFd<OwnedFd>> {
+pub(super) fn pidfd(id: u32) -> io::Result<AsyncFd<OwnedFd>> {
     let id = libc::pid_t::try_from(id).map_err(io::Error::other)?;
     // SAFETY: takes numbers only.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, id, 0) };

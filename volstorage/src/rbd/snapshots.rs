@@ -1,5 +1,6 @@
 //! Snapshots, clones and growth of images. Blocking.
 
+use jiff::{SignedDuration, Timestamp};
 use volcore::size::Size;
 use volcore::volume::ImageName;
 
@@ -12,6 +13,11 @@ use crate::image::{
     Created, Flattened, ImageError, ImageSnapshot, NewClone, Progress, Removed, Resized, Snapped,
     SnapshotInfo, SnapshotUsage,
 };
+
+/// How the names of snapshots begin that are not confirmed yet. Nobody could give one like that.
+const HIDDEN: &str = ".new.";
+/// Nobody waits for a confirmation for so long.
+const STALE: SignedDuration = SignedDuration::from_mins(10);
 
 /// What is done with images that are there, through one session.
 pub(super) struct Snapshots<'a> {
@@ -29,6 +35,68 @@ impl Snapshots<'_> {
             Err(error) => Err(self.failed(&at.image, &open, &action, error)),
         };
         self.faults.effect("take the snapshot", create)
+    }
+
+    /// Takes a snapshot under a name that nobody sees; `None` where there is one under its own. Whoever has died between
+    /// this and [`publish`](Self::publish) has left one like that, which goes now.
+    pub(super) fn create_hidden(&self, at: &ImageSnapshot) -> Result<Option<String>, ImageError> {
+        let action = format!("take snapshot {at}");
+        let open = self.open_for_writing(&at.image)?;
+        let failed = |error| self.failed(&at.image, &open, &action, error);
+        for there in open.snapshots().map_err(failed)? {
+            match user_name(&there) {
+                Some(name) if name == at.snapshot.as_str() => return Ok(None),
+                Some(name) if name.starts_with(HIDDEN) => self.drop_stale(&open, &there),
+                Some(_) | None => {}
+            }
+        }
+        let name = format!("{HIDDEN}{}", uuid::Uuid::new_v4().simple());
+        let create = || open.create_snapshot(&name).map_err(failed);
+        self.faults.effect("take the snapshot", create)?;
+        Ok(Some(name))
+    }
+
+    fn drop_stale(&self, open: &Image, hidden: &Snapshot) {
+        let age = open.snapshot_time(hidden.id).map(|taken| Timestamp::now().duration_since(taken));
+        if age.is_ok_and(|age| age > STALE)
+            && let Err(error) = open.remove_snapshot_by_id(hidden)
+        {
+            let error = &error as &dyn std::error::Error;
+            tracing::debug!(name = hidden.name, error, "left for the next snapshot to remove");
+        }
+    }
+
+    /// Gives what was taken its name, unless that is taken.
+    pub(super) fn publish(&self, at: &ImageSnapshot, hidden: &str) -> Result<Snapped, ImageError> {
+        let action = format!("take snapshot {at}");
+        let open = self.open_for_writing(&at.image)?;
+        let rename = || match open.rename_snapshot(hidden, at.snapshot.as_str()) {
+            Ok(()) => Ok(Snapped::Created),
+            Err(error) if error.is_exists() => Ok(Snapped::Existed),
+            Err(error) => Err(self.failed(&at.image, &open, &action, error)),
+        };
+        let published = self.faults.effect("publish the snapshot", rename);
+        if !matches!(published, Ok(Snapped::Created)) {
+            self.drop_hidden(at, hidden);
+        }
+        published
+    }
+
+    /// Removes what was taken and is not to be. What cannot be removed now is removed with the next one, or the image.
+    pub(super) fn drop_hidden(&self, at: &ImageSnapshot, hidden: &str) {
+        let remove = || {
+            let open = self.open_for_writing(&at.image)?;
+            match open.remove_snapshot(hidden) {
+                Err(error) if !error.is_not_found() => {
+                    Err(self.failed(&at.image, &open, &format!("discard snapshot {at}"), error))
+                }
+                _ => Ok(()),
+            }
+        };
+        if let Err(error) = self.faults.effect("remove the snapshot", remove) {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(snapshot = %at, error, "a snapshot without a name is left for later");
+        }
     }
 
     pub(super) fn list(

@@ -11,8 +11,8 @@ use volcore::snapshot::SnapshotLog;
 use volcore::volume::Volume;
 
 use super::{
-    LeasedSession, StoredClaim, StoredEpoch, StoredGlobal, StoredSession, StoredSnapshotLog,
-    StoredTenant, StoredTrash, StoredVolume, Trash, corrupt, write,
+    LeasedOrder, LeasedSession, StoredClaim, StoredEpoch, StoredGlobal, StoredOrder, StoredSession,
+    StoredSnapshotLog, StoredTenant, StoredTrash, StoredVolume, Trash, corrupt, write,
 };
 use crate::keys::Keys;
 use crate::store::{Expect, Key, LeaseId, Revision, Step, StoreError};
@@ -157,6 +157,12 @@ impl Changes {
     pub fn delete_snapshot_log(self, id: &VolumeId, at: Revision) -> Self {
         let key = self.keys.snapshots(id);
         self.delete(key, at)
+    }
+
+    /// Writes an order to the holder of a volume; it ends with its lease.
+    pub fn put_order(self, leased: &LeasedOrder, expect: Expect) -> Self {
+        let key = self.keys.order(&leased.order.volume);
+        self.put(key, &StoredOrder::from(leased), expect, Some(leased.lease))
     }
 
     /// Writes a session; it ends with its lease.

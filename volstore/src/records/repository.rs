@@ -12,8 +12,9 @@ use volcore::snapshot::SnapshotLog;
 use volcore::volume::Volume;
 
 use super::{
-    Changes, LeasedSession, StoredClaim, StoredEpoch, StoredGlobal, StoredSession,
-    StoredSnapshotLog, StoredTenant, StoredTrash, StoredVolume, Trash, corrupt, read,
+    Changes, LeasedOrder, LeasedSession, StoredClaim, StoredEpoch, StoredGlobal, StoredOrder,
+    StoredSession, StoredSnapshotLog, StoredTenant, StoredTrash, StoredVolume, Trash, corrupt,
+    read,
 };
 use crate::commit::commit_certain;
 use crate::keys::{Keys, Place};
@@ -148,6 +149,11 @@ impl Records {
         self.one(key, |entry| Self::read_snapshot_log(&self.keys, entry)).await
     }
 
+    /// What the holder of a volume is to do.
+    pub async fn order(&self, id: &VolumeId) -> Result<Option<Versioned<LeasedOrder>>, StoreError> {
+        self.one(self.keys.order(id), |entry| Self::read_order(&self.keys, entry)).await
+    }
+
     /// The live session under a host's label.
     pub async fn session(
         &self,
@@ -183,6 +189,12 @@ impl Records {
     pub fn read_claim(keys: &Keys, entry: &Entry) -> Result<Claim, StoreError> {
         let Some(Place::Mount(id)) = keys.place(&entry.key) else { return Err(stray(entry)) };
         Ok(read::<StoredClaim>(entry)?.into_claim(id))
+    }
+
+    /// An order out of the entry at its key.
+    pub fn read_order(keys: &Keys, entry: &Entry) -> Result<LeasedOrder, StoreError> {
+        let Some(Place::Order(id)) = keys.place(&entry.key) else { return Err(stray(entry)) };
+        Ok(read::<StoredOrder>(entry)?.into_order(id))
     }
 
     /// A tenant out of the entry at its key.

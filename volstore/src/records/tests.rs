@@ -6,6 +6,7 @@ use serde::Serialize;
 use volcore::claim::{Claim, HoldState, Holder};
 use volcore::name::SnapshotName;
 use volcore::options::OptionSet;
+use volcore::order::{Order, OrderState, Thawed, ThawedBy};
 use volcore::snapshot::{SnapshotFailure, SnapshotLog};
 use volcore::spec::VolumeSpec;
 use volcore::volume::{Disposal, ImageFit, Volume, VolumeState};
@@ -162,6 +163,45 @@ fn a_claim_and_its_epoch() {
     assert_eq!(stored.into_claim(claim.volume.clone()), claim);
     insta::assert_snapshot!(golden(&StoredEpoch::from(9)), @r#"{"v":1,"epoch":9}"#);
     assert_eq!(u64::from(StoredEpoch::from(9)), 9);
+}
+
+#[test]
+fn an_order_in_each_state() {
+    let order = |state| LeasedOrder {
+        order: Order {
+            id: Uuid::from_u128(3),
+            volume: "t/v".parse().unwrap(),
+            uid: Uuid::from_u128(7),
+            host: "h1".parse().unwrap(),
+            asked_at: at(4),
+            state,
+        },
+        lease: LeaseId(77),
+    };
+    let states = [
+        OrderState::Asked,
+        OrderState::Frozen,
+        OrderState::Failed { reason: "no".into() },
+        OrderState::Thaw,
+        OrderState::Thawed(Thawed { held_ms: 12, by: ThawedBy::Word }),
+        OrderState::Thawed(Thawed { held_ms: 5000, by: ThawedBy::Itself }),
+    ];
+    let lines = states.map(|state| {
+        let order = order(state);
+        let line = golden(&StoredOrder::from(&order));
+        let key = Keys::default().order(&order.order.volume);
+        let read = Records::read_order(&Keys::default(), &entry(key, &line));
+        assert_eq!(read.unwrap(), order);
+        line
+    });
+    insta::assert_snapshot!(lines.join("\n"), @r#"
+    {"v":1,"id":"00000000-0000-0000-0000-000000000003","uid":"00000000-0000-0000-0000-000000000007","host":"h1","what":"freeze","asked_at":"1970-01-01T00:00:04Z","state":{"is":"asked"},"lease":77}
+    {"v":1,"id":"00000000-0000-0000-0000-000000000003","uid":"00000000-0000-0000-0000-000000000007","host":"h1","what":"freeze","asked_at":"1970-01-01T00:00:04Z","state":{"is":"frozen"},"lease":77}
+    {"v":1,"id":"00000000-0000-0000-0000-000000000003","uid":"00000000-0000-0000-0000-000000000007","host":"h1","what":"freeze","asked_at":"1970-01-01T00:00:04Z","state":{"is":"failed","reason":"no"},"lease":77}
+    {"v":1,"id":"00000000-0000-0000-0000-000000000003","uid":"00000000-0000-0000-0000-000000000007","host":"h1","what":"freeze","asked_at":"1970-01-01T00:00:04Z","state":{"is":"thaw"},"lease":77}
+    {"v":1,"id":"00000000-0000-0000-0000-000000000003","uid":"00000000-0000-0000-0000-000000000007","host":"h1","what":"freeze","asked_at":"1970-01-01T00:00:04Z","state":{"is":"thawed","held_ms":12,"by_itself":false},"lease":77}
+    {"v":1,"id":"00000000-0000-0000-0000-000000000003","uid":"00000000-0000-0000-0000-000000000007","host":"h1","what":"freeze","asked_at":"1970-01-01T00:00:04Z","state":{"is":"thawed","held_ms":5000,"by_itself":true},"lease":77}
+    "#);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use volstore::store::StoreError;
 
 use super::VolumeError;
 use crate::app::App;
+use crate::app::snapshots::{QuietError, snapshot_quietly};
 
 /// Why the image of a clone was not made.
 #[derive(Debug)]
@@ -86,7 +87,14 @@ pub(super) async fn make(
         Some(snapshot) => ImageSnapshot { image: source.image(), snapshot: snapshot.clone() },
         None => {
             let from = temporary(volume, &source);
-            app.images.snapshot_create(&from).await?;
+            snapshot_quietly(app, &source, &from).await.map_err(|error| match error {
+                QuietError::Image(error) => CloneError::Image(error),
+                QuietError::Store(error) => CloneError::Store(error),
+                error => {
+                    let volume = source.id.clone();
+                    CloneError::Origin(VolumeError::Quiet { volume, source: error })
+                }
+            })?;
             from
         }
     };

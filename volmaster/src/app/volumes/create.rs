@@ -317,6 +317,7 @@ impl Leavings {
             | ImageError::NoFeature { .. }
             | ImageError::NoSnapshot { .. }
             | ImageError::Shrinks { .. }
+            | ImageError::Slow { .. }
             | ImageError::NoSpace { .. } => Leavings::NONE,
             ImageError::InUse { .. }
             | ImageError::Held { .. }

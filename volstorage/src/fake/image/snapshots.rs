@@ -7,8 +7,8 @@ use volcore::volume::ImageName;
 use super::FakeImages;
 use super::state::{FakeImage, FakeSnapshot, Parent, Pool};
 use crate::image::{
-    Created, Flattened, ImageError, ImageSnapshot, NewClone, Progress, Removed, Resized, Restored,
-    Snapped, SnapshotInfo, SnapshotUsage, TrashedImage,
+    Confirmed, Created, Flattened, ImageError, ImageSnapshot, NewClone, Progress, Removed, Resized,
+    Restored, Snapped, SnapshotInfo, SnapshotUsage, TrashedImage,
 };
 
 impl FakeImages {
@@ -41,6 +41,47 @@ impl FakeImages {
         };
         let take = || self.with(&at.image, &format!("take snapshot {at}"), take);
         self.faults.effect("take the snapshot", take)
+    }
+
+    /// What a snapshot would have; `None` where there is one.
+    pub(super) fn take_hidden(
+        &self,
+        at: &ImageSnapshot,
+    ) -> Result<Option<FakeSnapshot>, ImageError> {
+        let action = format!("take snapshot {at}");
+        let is_there = |image: &mut FakeImage| {
+            Ok(image.snapshots.iter().any(|there| there.name == at.snapshot))
+        };
+        if self.with(&at.image, &action, is_there)? {
+            return Ok(None);
+        }
+        let take = |image: &mut FakeImage| {
+            Ok(Some(FakeSnapshot {
+                name: at.snapshot.clone(),
+                created_at: Timestamp::now(),
+                size: image.size,
+                format: image.format.clone(),
+                data: image.data.clone(),
+            }))
+        };
+        self.faults.effect("take the snapshot", || self.with(&at.image, &action, take))
+    }
+
+    /// Makes what was taken a snapshot.
+    pub(super) fn publish(
+        &self,
+        at: &ImageSnapshot,
+        taken: FakeSnapshot,
+    ) -> Result<Confirmed, ImageError> {
+        let publish = |image: &mut FakeImage| {
+            if image.snapshots.iter().any(|there| there.name == at.snapshot) {
+                return Ok(Confirmed::Existed);
+            }
+            image.snapshots.push(taken);
+            Ok(Confirmed::Created)
+        };
+        let publish = || self.with(&at.image, &format!("take snapshot {at}"), publish);
+        self.faults.effect("publish the snapshot", publish)
     }
 
     pub(super) fn list(

@@ -1,6 +1,7 @@
 //! What the fake keeps, and what tests do to it from outside.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -17,6 +18,7 @@ pub(super) struct State {
     pub(super) pools: BTreeMap<PoolName, Pool>,
     pub(super) cluster: Cluster,
     pub(super) ids: u64,
+    pub(super) copying: Duration,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -109,6 +111,11 @@ impl FakeImage {
 pub(super) struct Told;
 
 impl FakeImages {
+    /// Makes its snapshots copies, which take so long; none is a cluster's again.
+    pub fn set_copying(&self, takes: Duration) {
+        self.lock().copying = takes;
+    }
+
     /// The fault plan.
     pub fn faults(&self) -> &Faults {
         &self.faults
