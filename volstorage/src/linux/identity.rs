@@ -9,7 +9,7 @@ mod block;
 mod btrfs;
 mod xfs;
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -74,7 +74,12 @@ impl Operation<'_> {
                 shared.faults.effect("replay the log", replay)
             }
         };
-        self.call(action, replay).await?;
+        self.call(action.clone(), replay).await?;
+        // A child process that another call has just begun keeps the descriptor until it runs its program.
+        let path = device.to_owned();
+        if !self.until(action.clone(), move |_| Ok(!xfs::is_mounted(&path))).await? {
+            return Err(failed(action)("it is still mounted for that"));
+        }
         self.stamp(device, uuid, xfs::stamp).await?.or_unfit(device)
     }
 
@@ -88,10 +93,7 @@ impl Operation<'_> {
         let work = {
             let action = action.clone();
             move |shared: &Shared| {
-                let stamp = || {
-                    let device = OpenOptions::new().read(true).write(true).open(&device)?;
-                    stamp(&device, uuid)
-                };
+                let stamp = || stamp(&block::open(&device)?, uuid);
                 shared.faults.effect(EFFECT, || stamp().map_err(failed(action)))
             }
         };

@@ -93,8 +93,14 @@ impl Bed {
     pub fn copy(&self, source: &ImageSource, name: &str) -> ImageSource {
         let path = self.path(name);
         let paths = [path_of(source), &path].map(|path| path.to_str().unwrap());
-        run("cp", &[&["--sparse=always"], &paths[..]].concat());
-        ImageSource::File { path }
+        // Whoever has it mounted may write meanwhile, and a copy of two moments is none of a crash.
+        for _ in 0..100 {
+            run("cp", &[&["--sparse=always"], &paths[..]].concat());
+            if try_run("cmp", &[&["-s"], &paths[..]].concat()).status.success() {
+                return ImageSource::File { path };
+            }
+        }
+        panic!("{} does not come to rest", paths[0])
     }
 
     /// All that is left on the machine of what was done below the folder.

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use uuid::Uuid;
 
-use super::block::{Block, read_anew};
+use super::block::Block;
 use super::{Stamped, Unfit};
 
 /// Where superblocks are; the first one counts, the others are there for a repair.
@@ -36,7 +36,6 @@ const UNFIT: u64 = 1 << 32 | 1 << 35 | 1 << 36;
 
 /// Gives it a UUID. Done twice, or begun by somebody who died, it comes to the same.
 pub(super) fn stamp(device: &File, uuid: Uuid) -> io::Result<Stamped> {
-    read_anew(device)?;
     let mut first = Block::read(device, PLACES[0], SIZE)?;
     if let Some(unfit) = unfit(&first) {
         return Ok(Stamped::Unfit(unfit));

@@ -16,7 +16,7 @@ use std::path::Path;
 use uuid::Uuid;
 
 use super::Stamped;
-use super::block::{Block, read_anew};
+use super::block::Block;
 
 /// The unit of the log, whatever the sectors are.
 const SECTOR: u64 = 512;
@@ -127,7 +127,6 @@ fn header_sectors(header: &Block) -> u64 {
 
 /// Gives it a UUID, if its log has been replayed.
 pub(super) fn stamp(device: &File, uuid: Uuid) -> io::Result<Stamped> {
-    read_anew(device)?;
     let Some(layout) = Layout::read(device)? else {
         return Ok(Stamped::Unfit("it is not of version 5, has its log elsewhere, or is damaged"));
     };
@@ -164,6 +163,11 @@ fn change(superblock: &mut Block, uuid: Uuid) {
     }
     superblock.put(UUID, uuid.as_bytes());
     superblock.put(CHECKSUM, &superblock.checksum(0, CHECKSUM).to_le_bytes());
+}
+
+/// Whether a device is mounted, be it nowhere to be seen.
+pub(super) fn is_mounted(device: &Path) -> bool {
+    Path::new("/sys/fs/xfs").join(device.file_name().unwrap_or_default()).exists()
 }
 
 /// Has the kernel replay the log, by a mount that no folder shows and that ends with its descriptor, so also with its
