@@ -44,7 +44,8 @@ impl Writer {
         let told = over.clone();
         let write = move || {
             let mut written = 0_usize;
-            while !told.load(Ordering::Relaxed) {
+            // Once at least: growing may be over before this thread has begun.
+            while written == 0 || !told.load(Ordering::Relaxed) {
                 let path = folder.join(format!("{}", written % 100));
                 std::fs::write(&path, written.to_le_bytes().repeat(1000)).unwrap();
                 std::fs::File::open(&path).unwrap().sync_all().unwrap();
