@@ -299,11 +299,23 @@ fn guard_of(pid: i32) -> i32 {
 fn stop_and_kill(pids: &[i32]) {
     use nix::sys::signal::{Signal, kill};
     use nix::unistd::Pid;
-    for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
+    if pids.len() > 1 {
         for pid in pids {
-            if pids.len() > 1 || signal == Signal::SIGKILL {
-                kill(Pid::from_raw(*pid), signal).unwrap();
-            }
+            kill(Pid::from_raw(*pid), Signal::SIGSTOP).unwrap();
         }
+        // A thread that is running takes a moment to stop, and would see the end of the other in it.
+        wait_for("all of them to stand still", || pids.iter().all(|pid| is_stopped(*pid)));
     }
+    for pid in pids {
+        kill(Pid::from_raw(*pid), Signal::SIGKILL).unwrap();
+    }
+}
+
+/// Whether every thread of a process stands still.
+fn is_stopped(pid: i32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    threads.map_while(Result::ok).all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
+    })
 }
