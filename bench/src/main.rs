@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     let asked = |section: &str| arguments.iter().any(|word| word == section);
     // The emulated host has a call of its own, `make bench-vm`.
     let wanted = |section: &str| asked(section) || (arguments.is_empty() && section != "kernel");
-    let known = ["file", "lists", "ceph", "parallel", "snapshots", "memory", "kernel"];
+    let known = ["file", "lists", "ceph", "parallel", "snapshots", "clones", "memory", "kernel"];
     if let Some(unknown) = arguments.iter().find(|word| !known.contains(&word.as_str())) {
         eprintln!("bench: there is no section {unknown:?}; the sections are {}", known.join(", "));
         return ExitCode::from(2);
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
             memory::on_files(&suite, &mut table);
         }
     }
-    if ["lists", "ceph", "parallel", "snapshots", "memory"].into_iter().any(wanted) {
+    if ["lists", "ceph", "parallel", "snapshots", "clones", "memory"].into_iter().any(wanted) {
         let ceph = Arc::new(Ceph::up(&Testbed::here().folder("ceph")));
         let suite = Suite::cluster("cluster", &ceph, Size::of(1, 2));
         if wanted("ceph") {
@@ -59,8 +59,10 @@ fn main() -> ExitCode {
         }
         if wanted("snapshots") {
             snapshots::thousand(&suite, &mut table);
-            snapshots::clone_and_remove(&suite, &mut table);
             snapshots::retention(&mut table);
+        }
+        if wanted("clones") {
+            snapshots::clone_and_remove(&suite, &mut table);
         }
         if wanted("memory") {
             memory::on_ceph(&suite, &mut table);

@@ -49,7 +49,7 @@ pub fn thousand(suite: &Suite, table: &mut Table) {
         "dd if=/dev/zero of={} bs=4k count=1 oflag=direct seek=2 2>/dev/null",
         held.device()
     ));
-    let server = sh(&format!("pgrep -f 'rbd-fuse .*{}'", folder.display()));
+    let server = sh(&format!("pgrep -f '[r]bd-fuse .*{}'", folder.display()));
     sh(&format!("kill -STOP {server}"));
     let others = taken(suite, DUE - 1);
     sh(&format!("kill -CONT {server}"));
@@ -139,7 +139,8 @@ pub fn clone_and_remove(suite: &Suite, table: &mut Table) {
     let (mut ours, mut bare) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS / 2 {
         let name = format!("bench/tera{round}");
-        call(suite.h1(), "Create", &json!({ "Name": name, "Opts": { "size": "1TB" } }));
+        call(suite.h1(), "Create", &json!({ "Name": name }));
+        suite.volcli(&format!("volume resize {name} 1TB")).ok();
         ours.push(timed(|| suite.h1().docker(&format!("volume rm {name}")).ok().to_owned()).0);
         sh(&format!("rbd -c {conf} create --size 1T rbd/bare-tera{round}"));
         bare.push(timed(|| sh(&format!("rbd -c {conf} trash mv rbd/bare-tera{round}"))).0);
