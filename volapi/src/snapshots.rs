@@ -140,7 +140,8 @@ impl Schedule {
     pub fn new(volume: &Volume, log: Option<&SnapshotLog>, now: Timestamp) -> Option<Schedule> {
         let schedule = volume.spec.schedule?;
         let slots = Slots::of(volume)?;
-        let SnapshotLog { uid: _, last, taken, missed, failed, last_error } =
+        let last = SnapshotLog::last_of(log, volume, now);
+        let SnapshotLog { uid: _, last: _, taken, missed, failed, last_error } =
             SnapshotLog::of(log, volume);
         let (keep, retention) = match schedule.retention {
             Retention::Keep(keep) => (Some(keep), None),

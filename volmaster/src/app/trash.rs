@@ -10,7 +10,7 @@ use volstore::cache::Mirror;
 use volstore::records::{Trash, TrashKind, Versioned};
 use volstore::store::{Commit, Expect, StoreError};
 
-use super::volumes::{VolumeError, finish_restore};
+use super::volumes::{VolumeError, finish_restore, volume_sync};
 use super::{App, Failing, ListError, LoopName, catch_up, store_kind};
 
 /// How often an operation begins again because somebody else was faster.
@@ -144,14 +144,24 @@ pub async fn trash_purge(app: &App, id: &str) -> Result<(), TrashError> {
     Err(TrashError::Contended { id: id.to_owned() })
 }
 
-/// Makes a removed volume a volume again, under its name or another.
+/// Makes a removed volume a volume again, under its name or another. Asked again, after an answer that was lost, it finds
+/// the volume that it made.
 pub async fn trash_restore(
     app: &App,
     id: &str,
     volume: Option<VolumeId>,
 ) -> Result<Volume, TrashError> {
     for _ in 0..ROUNDS {
-        let Versioned { value: trash, at } = found(app, id).await?;
+        let Versioned { value: trash, at } = match found(app, id).await {
+            Ok(found) => found,
+            Err(error @ TrashError::NotFound { .. }) => {
+                return match restored(app, id, volume.as_ref()).await? {
+                    Some(volume) => Ok(finish_restore(app, volume).await?),
+                    None => Err(error),
+                };
+            }
+            Err(error) => return Err(error),
+        };
         let TrashKind::Image { pool, id: image_id, name, purging, .. } = trash.kind else {
             return Err(TrashError::NotFound { id: id.to_owned() });
         };
@@ -185,4 +195,29 @@ pub async fn trash_restore(
         }
     }
     Err(TrashError::Contended { id: id.to_owned() })
+}
+
+/// The volume that something in the trash has become: it has the uid that the trash knew it by.
+async fn restored(
+    app: &App,
+    id: &str,
+    volume: Option<&VolumeId>,
+) -> Result<Option<Versioned<Volume>>, TrashError> {
+    let is_it = |volume: &Volume| {
+        volume.uid.simple().to_string() == id
+            && matches!(volume.state, VolumeState::Ready { .. } | VolumeState::Restoring { .. })
+    };
+    let name = match volume {
+        Some(volume) => volume.clone(),
+        None => {
+            volume_sync(app).await?;
+            let found = app.mirrors.volumes.read(|view| {
+                let mut all = view.records().values().map(|kept| &kept.record);
+                all.find(|volume| is_it(volume)).map(|volume| volume.id.clone())
+            });
+            let Some(name) = found else { return Ok(None) };
+            name
+        }
+    };
+    Ok(app.records.volume(&name).await?.filter(|found| is_it(&found.value)))
 }

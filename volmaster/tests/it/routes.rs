@@ -531,7 +531,9 @@ async fn the_trash() {
     assert_eq!(client.get(&one).await.expect(200).json(), listed["items"][0]);
     let back = client.post(&format!("{one}/restore"), r#"{"volume": "t/w"}"#).await.expect(200);
     assert_eq!((&back.json()["name"], &back.json()["state"]), (&json!("w"), &json!("ready")));
-    client.post(&format!("{one}/restore"), "{}").await.expect(404);
+    // Asked again after an answer that was lost, it is the same.
+    let again = client.post(&format!("{one}/restore"), "{}").await.expect(200);
+    assert_eq!(again.json()["name"], "w");
     client.delete(&one).await.expect(404);
     client.delete("/v1/volumes/t/w?disposal=trash").await.expect(200);
     let again = client.get("/v1/trash").await.expect(200).json();

@@ -43,14 +43,8 @@ async fn restoring_whatever_goes_wrong() {
                 let (stage, id) = thrown_away().await;
                 let target: VolumeId = volume(to);
                 let restore = async |app: &App| {
-                    match trash_restore(app, &id, Some(target.clone())).await {
-                        // An earlier attempt has done it.
-                        Err(TrashError::NotFound { .. }) => volume_get(app, &target)
-                            .await
-                            .map(|(volume, _)| volume)
-                            .map_err(|error| error.to_string()),
-                        done => done.map_err(|error| volapi::problem::chain(&error)),
-                    }
+                    let done = trash_restore(app, &id, Some(target.clone())).await;
+                    done.map_err(|error| volapi::problem::chain(&error))
                 };
                 let run = Run::arm(&stage, wrong, nth).await;
                 let outcome = within(restore(&run.app)).await;
@@ -66,6 +60,9 @@ async fn restoring_whatever_goes_wrong() {
                 assert!(matches!(restored.state, VolumeState::Ready { .. }), "{what}");
                 assert!(is_whole(&stage, to), "{what}");
                 assert_eq!(restored.spec.size.to_string(), "20 MiB");
+                // Whoever gave no name finds it as well.
+                let again = trash_restore(&app, &id, None).await.map(|volume| volume.id);
+                assert_eq!(again.unwrap(), target, "{what}");
                 volume_remove(&app, &target, RemoveAsk::With(Disposal::Delete)).await.unwrap();
                 stage.settle(&app).await;
                 assert!(stage.left().await.is_empty(), "{what}: {:?}", stage.left().await);
@@ -103,6 +100,7 @@ async fn purging_whatever_goes_wrong() {
             stage.settle(&app).await;
             assert!(stage.left().await.is_empty(), "{what}: {:?}", stage.left().await);
             if !fired {
+                assert!(nth > 1, "{wrong:?} never happens");
                 break;
             }
         }
