@@ -80,6 +80,11 @@ fn data_comes_back() {
 }
 
 #[test]
+fn what_is_written_to_is_frozen() {
+    snapshots::what_is_written_to_is_frozen(&CALM, snapshots::FREEZE);
+}
+
+#[test]
 fn a_schedule_is_kept() {
     schedules::a_schedule_is_kept(&CALM);
 }

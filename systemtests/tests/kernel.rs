@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use systemtests::stories::crashes::{self, Victim};
-use systemtests::stories::{WRITER, containers, filesystems, life, lines_in, writes_on};
+use systemtests::stories::{WRITER, containers, filesystems, life, lines_in, snapshots, writes_on};
 use testkit::ceph::Ceph;
 use testkit::suite::Size;
+use testkit::supervisor::{Clock, Supervisor};
 use testkit::{Story, Suite, poll};
 
 static CEPH: LazyLock<Arc<Ceph>> =
@@ -76,6 +77,44 @@ fn a_volume_moves_between_the_kernel_and_fuse() {
     story.until_unused();
     assert_eq!(h1.run(&option, "cat /data/file").lines(), ["one", "two"]);
     h1.docker(&format!("volume rm {volume}")).ok();
+    story.until_nothing_is_left();
+}
+
+/// The kernel keeps the lock that librbd takes snapshots with: they are taken while the file system is frozen, also where
+/// the policy does not ask for it.
+#[test]
+fn what_the_kernel_maps_is_frozen_for_its_snapshots() {
+    snapshots::what_is_written_to_is_frozen(&KERNEL, "");
+}
+
+#[test]
+fn a_schedule_is_kept_under_the_kernel() {
+    let story = Story::beside(&KERNEL, "schedule");
+    let supervisor = KERNEL.supervisor("under-the-kernel", Clock::Right);
+    let every = "--opt snapshots=true --opt snapshots.frequency=10s --opt snapshots.keep=2";
+    let volume = story.create("db", every);
+    let container = KERNEL.h1().start("schedule", &format!("-v {volume}:/data"), WRITER);
+    let written = writes_on(&container, 0);
+    let before = story.get("db")["schedule"]["taken"].as_u64().expect("a number");
+    let shown = poll::until("four slots to be taken", Duration::from_secs(90), || {
+        let shown = story.get("db")["schedule"].clone();
+        let taken = shown["taken"].as_u64().expect("a number");
+        if taken >= before + 4 { Ok(shown) } else { Err(shown.to_string()) }
+    });
+    assert_eq!((&shown["missed"], &shown["failed"]), (&json!(0), &json!(0)), "{shown}");
+    writes_on(&container, written);
+    supervisor.stop();
+    Supervisor::once(&KERNEL.master_urls()).ok();
+    assert_eq!(story.volcli(&format!("snapshot list {volume}")).lines().len(), 2);
+    // What was taken and removed past the holder of the lock is whole.
+    let image = format!("rbd/{}", story.image("db"));
+    let all = CEPH.rbd(&format!("snap ls --all --format json {image}")).json();
+    assert_eq!(all.as_array().map(Vec::len), Some(2), "{all}");
+    let info = CEPH.rbd(&format!("info --format json {image}")).json();
+    assert_eq!(info["flags"], json!([]), "{info}");
+    container.remove();
+    story.until_unused();
+    story.volcli(&format!("volume remove {volume} --yes")).ok();
     story.until_nothing_is_left();
 }
 

@@ -35,6 +35,11 @@ fn data_comes_back() {
 }
 
 #[test]
+fn what_is_written_to_is_frozen() {
+    snapshots::what_is_written_to_is_frozen(&CALM, snapshots::FREEZE);
+}
+
+#[test]
 fn a_volume_grows() {
     snapshots::a_volume_grows(&CALM);
 }

@@ -248,6 +248,22 @@ pub enum ImageError {
         /// The addresses of those who have it open.
         watchers: Vec<String>,
     },
+    /// Who has it open answers, but neither does it nor lets go of his lock, as the kernel's rbd with `exclusive`. Nothing
+    /// was changed.
+    #[error(
+        "could not {action}: who has image {image} open keeps its lock, as the kernel's rbd does: {reason} ({})",
+        named(watchers)
+    )]
+    Kept {
+        /// The image.
+        image: ImageName,
+        /// What was tried.
+        action: String,
+        /// What would be needed.
+        reason: String,
+        /// The addresses of those who have it open.
+        watchers: Vec<String>,
+    },
     /// A copy did not come to its end in the time for which nothing writes.
     #[error(
         "could not {action}: it is a copy, and was not finished within {within:.1?}, for which the file system of what is \
@@ -323,7 +339,9 @@ impl ImageError {
             | ImageError::NotInTrash { .. } => Kind::NotFound,
             ImageError::Foreign { .. } => Kind::Conflict,
             ImageError::InUse { .. } | ImageError::HasClones { .. } => Kind::InUse,
-            ImageError::Held { .. } | ImageError::Slow { .. } => Kind::Busy,
+            ImageError::Held { .. } | ImageError::Kept { .. } | ImageError::Slow { .. } => {
+                Kind::Busy
+            }
             ImageError::NoSpace { .. } => Kind::Exhausted,
             ImageError::Unreachable { .. } => Kind::Unavailable,
             ImageError::Denied { .. } | ImageError::Failed { .. } => Kind::Internal,
@@ -371,7 +389,9 @@ pub trait ImageDriver: Send + Sync + 'static {
     async fn fence(&self, image: &ImageName) -> Result<Vec<String>, ImageError>;
 
     /// Takes a snapshot, whoever has the image open: what they have written so far and is not in caches of theirs is
-    /// in it. Of several who take one of the same name, one does it.
+    /// in it. Of several who take one of the same name, one does it. Refused where who has it open keeps its lock
+    /// ([`ImageError::Kept`]): of such an image [`snapshot_create_if`](Self::snapshot_create_if) takes one, and the
+    /// caller sees to it that nothing is written meanwhile.
     async fn snapshot_create(&self, snapshot: &ImageSnapshot) -> Result<Snapped, ImageError>;
 
     /// Takes a snapshot that is to be there only if `confirm`, which is waited for after it was taken, says so. Until then

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use testkit::{Story, Suite};
 
+use super::{WRITER, lines_in, writes_on};
+
 /// Takes the hash of what is in `/data`, names and all.
 const HASH: &str = "cd /data && find . -type f | sort | xargs sha256sum | sha256sum";
 /// Writes some files, and as much of one that it has no pattern.
@@ -64,6 +66,41 @@ fn comes_back(story: &Story<'_>, filesystem: &str, size: &str) {
     }
     story.volcli("trash purge --all --yes").ok();
 }
+
+/// Of a volume that is frozen for its snapshots: what the container has written before is in them, also what it has not
+/// synced, and it writes on.
+pub fn what_is_written_to_is_frozen(suite: &Suite, options: &str) {
+    let story = Story::beside(suite, "frozen");
+    let h1 = suite.h1();
+    let volume = story.create("db", options);
+    let data = format!("-v {volume}:/data");
+    let container = h1.start("frozen", &data, WRITER);
+    let mut last = 0;
+    for name in ["one", "two"] {
+        let written = writes_on(&container, last);
+        story.volcli(&format!("snapshot create {volume}@{name}")).ok();
+        let clone = story.volume(name);
+        story.volcli(&format!("snapshot clone {volume}@{name} {clone}")).ok();
+        last = lines_in(&h1.run(&format!("-v {clone}:/data"), "cat /data/log"));
+        assert!(last >= written, "{volume}@{name} has {last} lines, {written} were written before");
+        writes_on(&container, last);
+    }
+    story.volcli(&format!("snapshot remove {volume}@one --yes")).ok();
+    assert_eq!(story.volcli(&format!("snapshot list {volume}")).lines(), ["two"]);
+    writes_on(&container, last);
+    container.remove();
+    story.until_unused();
+    story.volcli(&format!("snapshot rollback {volume}@two --yes")).ok();
+    assert_eq!(lines_in(&h1.run(&data, "cat /data/log")), last, "{volume} is what it was at two");
+    story.until_unused();
+    for name in ["db", "one", "two"] {
+        story.volcli(&format!("volume remove {} --yes", story.volume(name))).ok();
+    }
+    story.until_nothing_is_left();
+}
+
+/// The options of a volume that is frozen for its snapshots.
+pub const FREEZE: &str = "--opt snapshots=true --opt snapshots.frequency=1h --opt snapshots.keep=3 --opt snapshot.freeze=true";
 
 /// A volume grows under a running container, and while nobody uses it, and never shrinks.
 pub fn a_volume_grows(suite: &Suite) {

@@ -72,6 +72,16 @@ const FROZEN: [(&str, &str); 4] = [
     ("snapshot.freeze", "true"),
 ];
 
+/// A schedule that does not ask for it.
+const PLAIN: [(&str, &str); 0] = [];
+
+/// A volume that is written to by who keeps the lock, as the kernel's rbd does: no snapshot is taken but while it is frozen.
+async fn kept() -> Stage {
+    let stage = held(&PLAIN).await;
+    stage.images.change(&image("t/v"), |image| image.keeps_lock = true);
+    stage
+}
+
 /// Writes to the image as a host does whose file system is not frozen, and obeys.
 fn obey(stage: &Stage, manner: Manner) -> tokio::task::JoinHandle<()> {
     let (stage, app) = (stage.clone(), stage.app());
@@ -157,6 +167,28 @@ async fn what_is_held_is_frozen_and_what_is_not_needs_no_host() {
     mount_release(&app, &volume("t/v"), &ReleaseAsk::Force).await.unwrap();
     take(&app, "unheld").await.unwrap();
     assert_eq!(snapshots(&stage).len(), 4);
+}
+
+/// Whoever asks for it, and whatever the schedule says.
+#[tokio::test(start_paused = true)]
+async fn what_keeps_its_lock_is_frozen() {
+    let stage = kept().await;
+    let app = stage.app();
+    let host = obey(&stage, Manner::Well);
+    for expected in ["created", "unchanged"] {
+        let taken = match take(&app, "mine").await.unwrap() {
+            Taking::Created(_) => "created",
+            Taking::Unchanged(_) => "unchanged",
+        };
+        assert_eq!(taken, expected);
+    }
+    assert_eq!(snapshots(&stage), [("mine".to_owned(), b"ok".to_vec())]);
+    host.abort();
+    let cannot = obey(&stage, Manner::Cannot);
+    let error = take(&app, "other").await.unwrap_err();
+    assert!(told(&error).contains("its disk is gone"), "{}", told(&error));
+    assert_eq!(snapshots(&stage).len(), 1);
+    cannot.abort();
 }
 
 /// Two at once, of two volmasters: one after the other.
@@ -282,10 +314,10 @@ async fn a_holder_that_is_away_is_named_and_the_schedule_tells() {
 /// Breaks, loses answers and dies at every step: a snapshot that is there was frozen, and the next attempt works.
 #[tokio::test(start_paused = true)]
 async fn taking_frozen_whatever_goes_wrong() {
-    for wrong in EVERYTHING {
+    for (wrong, keeps_lock) in EVERYTHING.into_iter().flat_map(|it| [(it, false), (it, true)]) {
         for nth in 1.. {
-            let what = format!("{wrong:?} at {nth}");
-            let stage = held(&FROZEN).await;
+            let what = format!("{wrong:?} at {nth}, the lock kept: {keeps_lock}");
+            let stage = if keeps_lock { kept().await } else { held(&FROZEN).await };
             let host = obey(&stage, Manner::Well);
             let run = Run::arm(&stage, wrong, nth).await;
             let outcome = within(take(&run.app, "mine")).await;

@@ -121,6 +121,10 @@ function_table! {
         fn rados_ioctx_get_id(ioctx: IoctxHandle) -> i64;
         fn rados_set_pool_full_try(ioctx: IoctxHandle);
         fn rados_stat(ioctx: IoctxHandle, object: *const c_char, size: *mut u64, mtime: *mut libc::time_t) -> c_int;
+        fn rados_read(ioctx: IoctxHandle, object: *const c_char, buf: *mut c_char, len: usize, offset: u64) -> c_int;
+        fn rados_write_full(ioctx: IoctxHandle, object: *const c_char, buf: *const c_char, len: usize) -> c_int;
+        fn rados_ioctx_selfmanaged_snap_create(ioctx: IoctxHandle, snap_id: *mut u64) -> c_int;
+        fn rados_ioctx_selfmanaged_snap_remove(ioctx: IoctxHandle, snap_id: u64) -> c_int;
         fn rados_write(ioctx: IoctxHandle, object: *const c_char, buf: *const c_char, len: usize, offset: u64) -> c_int;
         fn rados_remove(ioctx: IoctxHandle, object: *const c_char) -> c_int;
         fn rados_lock_exclusive(

@@ -33,6 +33,8 @@ impl Features {
     pub const NONE: Self = Self(0);
     /// Clones.
     pub const LAYERING: Self = Self(1 << 0);
+    /// Data spread over several objects at a time.
+    pub const STRIPING: Self = Self(1 << 1);
     /// One writer at a time, by a lock that changes hands on request.
     pub const EXCLUSIVE_LOCK: Self = Self(1 << 2);
     /// A bitmap of the objects that exist; needs `EXCLUSIVE_LOCK`.
@@ -41,6 +43,8 @@ impl Features {
     pub const FAST_DIFF: Self = Self(1 << 4);
     /// Flattening that includes snapshots.
     pub const DEEP_FLATTEN: Self = Self(1 << 5);
+    /// Set by the OSD where there are clones or snapshots that older clients would not understand.
+    pub const OPERATIONS: Self = Self(1 << 8);
 
     /// Features from the bits that librbd uses.
     #[must_use]

@@ -1,17 +1,11 @@
 //! Key-value pairs kept with an image, and the librbd settings among them.
 
-use std::ffi::CStr;
-use std::ptr;
-
 use super::class::encoded;
 use super::directory::header;
 use super::error::{CephError, Operation, Subject, check};
 use super::image::Image;
 use super::pool::Pool;
 use super::text::{c_string, grow, until_nul};
-
-/// How long those who have an image open may take to take notice of a change, in milliseconds.
-const NOTICE: u64 = 5_000;
 
 impl Pool {
     /// Sets metadata keys of an image, or removes them, all in one write; then tells those who have it open, who read
@@ -30,7 +24,7 @@ impl Pool {
             return check(-libc::ENOENT, Operation::LookUp, subject).map(drop);
         };
         self.set_metadata(&id, pairs)?;
-        self.announce(&header(&id)?, image)
+        self.announce(&header(&id)?, image).map(drop)
     }
 
     /// The value of a metadata key of an image that is not opened for it; `None` where that or the image is not there.
@@ -52,29 +46,6 @@ impl Pool {
         // The order of the objects in one byte, then the size.
         let size = answer.as_ref().and_then(|answer| answer.get(1..)?.first_chunk::<8>());
         Ok(size.map(|size| u64::from_le_bytes(*size)))
-    }
-
-    /// Tells those who watch an image that it has changed. One that does not answer in time is gone, or reads
-    /// everything again when it is back.
-    fn announce(&self, header: &CStr, image: &str) -> Result<(), CephError> {
-        // SAFETY: the pool is open and the name NUL-terminated; null and 0 are the empty message, which librbd and the
-        // kernel take for a change of the header, and null says that the answers are not wanted.
-        let ret = unsafe {
-            (self.api().rados.rados_notify2)(
-                self.handle(),
-                header.as_ptr(),
-                ptr::null(),
-                0,
-                NOTICE,
-                ptr::null_mut(),
-                ptr::null_mut(),
-            )
-        };
-        if ret == -libc::ETIMEDOUT {
-            tracing::debug!(image, "somebody who has it open did not take notice of a change");
-            return Ok(());
-        }
-        check(ret, Operation::Announce, || self.image_subject(image)).map(drop)
     }
 }
 

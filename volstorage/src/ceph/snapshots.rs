@@ -327,7 +327,7 @@ impl Image {
         self.check(ret, Operation::Flatten)
     }
 
-    fn check_snapshot(
+    pub(super) fn check_snapshot(
         &self,
         ret: c_int,
         operation: Operation,

@@ -1,5 +1,7 @@
 //! Snapshots, clones and growth of images. Blocking.
 
+use std::time::{Duration, Instant};
+
 use jiff::{SignedDuration, Timestamp};
 use volcore::size::Size;
 use volcore::volume::ImageName;
@@ -7,7 +9,7 @@ use volcore::volume::ImageName;
 use super::build::{Begun, Build};
 use super::connection::Session;
 use super::features;
-use crate::ceph::{CephError, Features, Image, Shrink, Snapshot, SnapshotKind};
+use crate::ceph::{CephError, Features, Image, PastLock, Shrink, Snapshot, SnapshotKind};
 use crate::faults::Faults;
 use crate::image::{
     Created, Flattened, ImageError, ImageSnapshot, NewClone, Progress, Removed, Resized, Snapped,
@@ -19,6 +21,10 @@ const HIDDEN: &str = ".new.";
 /// Nobody waits for a confirmation for so long.
 const STALE: SignedDuration = SignedDuration::from_mins(10);
 
+/// A holder of the lock that refuses within this time has answered. librbd waits for one that does not until his watch
+/// has timed out, after 30 s.
+const ANSWER: Duration = Duration::from_secs(10);
+
 /// What is done with images that are there, through one session.
 pub(super) struct Snapshots<'a> {
     pub(super) session: &'a Session,
@@ -29,9 +35,13 @@ impl Snapshots<'_> {
     pub(super) fn create(&self, at: &ImageSnapshot) -> Result<Snapped, ImageError> {
         let action = format!("take snapshot {at}");
         let open = self.open_for_writing(&at.image)?;
+        let begin = Instant::now();
         let create = || match open.create_snapshot(at.snapshot.as_str()) {
             Ok(()) => Ok(Snapped::Created),
             Err(error) if error.is_exists() => Ok(Snapped::Existed),
+            Err(error) if is_kept(&error, begin) => {
+                Err(self.kept(&at.image, &open, &action, "its file system has to be frozen for it"))
+            }
             Err(error) => Err(self.failed(&at.image, &open, &action, error)),
         };
         self.faults.effect("take the snapshot", create)
@@ -46,23 +56,50 @@ impl Snapshots<'_> {
         for there in open.snapshots().map_err(failed)? {
             match user_name(&there) {
                 Some(name) if name == at.snapshot.as_str() => return Ok(None),
-                Some(name) if name.starts_with(HIDDEN) => self.drop_stale(&open, &there),
+                Some(name) if name.starts_with(HIDDEN) => self.drop_left(&open, &there),
+                None if there.kind == SnapshotKind::Trash => self.drop_left(&open, &there),
                 Some(_) | None => {}
             }
         }
         let name = format!("{HIDDEN}{}", uuid::Uuid::new_v4().simple());
-        let create = || open.create_snapshot(&name).map_err(failed);
+        let begin = Instant::now();
+        let create = || match open.create_snapshot(&name) {
+            Ok(()) => Ok(()),
+            Err(error) if is_kept(&error, begin) => self.create_past_lock(at, &open, &name),
+            Err(error) => Err(failed(error)),
+        };
         self.faults.effect("take the snapshot", create)?;
         Ok(Some(name))
     }
 
-    fn drop_stale(&self, open: &Image, hidden: &Snapshot) {
-        let age = open.snapshot_time(hidden.id).map(|taken| Timestamp::now().duration_since(taken));
-        if age.is_ok_and(|age| age > STALE)
-            && let Err(error) = open.remove_snapshot_by_id(hidden)
-        {
+    fn create_past_lock(
+        &self,
+        at: &ImageSnapshot,
+        open: &Image,
+        name: &str,
+    ) -> Result<(), ImageError> {
+        let action = format!("take snapshot {at}");
+        match open.create_snapshot_past_lock(name) {
+            Ok(PastLock::Done | PastLock::Moot) => Ok(()),
+            Ok(PastLock::Refused(obstacle)) => {
+                Err(self.kept(&at.image, open, &action, obstacle.to_string()))
+            }
+            Err(error) => Err(self.session.failed(&action, error)),
+        }
+    }
+
+    /// Removes what somebody has left who died: what nobody waits for to be confirmed any more, and what was removed and
+    /// has no clones.
+    fn drop_left(&self, open: &Image, left: &Snapshot) {
+        let is_left = match left.kind {
+            SnapshotKind::Trash => open.is_cloned(left).is_ok_and(|is_cloned| !is_cloned),
+            SnapshotKind::User | SnapshotKind::Other(_) => open
+                .snapshot_time(left.id)
+                .is_ok_and(|taken| Timestamp::now().duration_since(taken) > STALE),
+        };
+        if is_left && let Err(error) = remove_by_id(open, left) {
             let error = &error as &dyn std::error::Error;
-            tracing::debug!(name = hidden.name, error, "left for the next snapshot to remove");
+            tracing::debug!(name = left.name, error, "left for the next snapshot to remove");
         }
     }
 
@@ -86,14 +123,9 @@ impl Snapshots<'_> {
     pub(super) fn drop_hidden(&self, at: &ImageSnapshot, hidden: &str) {
         let remove = || {
             let open = self.open_for_writing(&at.image)?;
-            match open.remove_snapshot(hidden) {
-                Err(error) if !error.is_not_found() => {
-                    Err(self.failed(&at.image, &open, &format!("discard snapshot {at}"), error))
-                }
-                _ => Ok(()),
-            }
+            self.remove_named(&at.image, &open, hidden, &format!("discard snapshot {at}"))
         };
-        if let Err(error) = self.faults.effect("remove the snapshot", remove) {
+        if let Err(error) = self.faults.effect("remove the snapshot", remove).map(drop) {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(snapshot = %at, error, "a snapshot without a name is left for later");
         }
@@ -149,12 +181,43 @@ impl Snapshots<'_> {
     pub(super) fn remove(&self, at: &ImageSnapshot) -> Result<Removed, ImageError> {
         let action = format!("remove snapshot {at}");
         let open = self.open_for_writing(&at.image)?;
-        let remove = || match open.remove_snapshot(at.snapshot.as_str()) {
-            Ok(()) => Ok(Removed::Removed),
-            Err(error) if error.is_not_found() => Ok(Removed::Absent),
-            Err(error) => Err(self.failed(&at.image, &open, &action, error)),
-        };
+        let remove = || self.remove_named(&at.image, &open, at.snapshot.as_str(), &action);
         self.faults.effect("remove the snapshot", remove)
+    }
+
+    /// Removes a snapshot, hidden or not; whoever holds the lock, and whether he does it himself or keeps it.
+    fn remove_named(
+        &self,
+        image: &ImageName,
+        open: &Image,
+        name: &str,
+        action: &str,
+    ) -> Result<Removed, ImageError> {
+        let begin = Instant::now();
+        let error = match open.remove_snapshot(name) {
+            Ok(()) => return Ok(Removed::Removed),
+            Err(error) if error.is_not_found() => return Ok(Removed::Absent),
+            Err(error) => error,
+        };
+        if !is_kept(&error, begin) {
+            return Err(self.failed(image, open, action, error));
+        }
+        let failed = |error| self.session.failed(action, error);
+        for there in open.snapshots().map_err(failed)? {
+            if there.kind == SnapshotKind::Trash {
+                self.drop_left(open, &there);
+            }
+            if user_name(&there) == Some(name) {
+                return match open.remove_snapshot_past_lock(&there).map_err(failed)? {
+                    PastLock::Done => Ok(Removed::Removed),
+                    PastLock::Moot => Ok(Removed::Absent),
+                    PastLock::Refused(obstacle) => {
+                        Err(self.kept(image, open, action, obstacle.to_string()))
+                    }
+                };
+            }
+        }
+        Ok(Removed::Absent)
     }
 
     /// Holds the lock exclusively meanwhile: whoever opens the image now writes nothing into what is being rolled back.
@@ -257,8 +320,13 @@ impl Snapshots<'_> {
         }
         drop(open);
         let open = self.open_for_writing(image)?;
-        let resize = || open.resize(size.bytes(), Shrink::Refuse);
-        let resize = || resize().map_err(|error| self.failed(image, &open, &action, error));
+        let begin = Instant::now();
+        let resize = || match open.resize(size.bytes(), Shrink::Refuse) {
+            Err(error) if is_kept(&error, begin) => {
+                Err(self.kept(image, &open, &action, "it grows as soon as nobody has it open"))
+            }
+            resized => resized.map_err(|error| self.failed(image, &open, &action, error)),
+        };
         self.faults.effect("resize", resize)?;
         Ok(Resized::Grown)
     }
@@ -290,6 +358,19 @@ impl Snapshots<'_> {
         Err(ImageError::InUse { image: image.clone(), watchers })
     }
 
+    /// The error of what a holder of the lock has refused.
+    fn kept(
+        &self,
+        image: &ImageName,
+        open: &Image,
+        action: &str,
+        reason: impl Into<String>,
+    ) -> ImageError {
+        let watchers = self.session.watchers(image, open).unwrap_or_default();
+        let (action, reason) = (action.to_owned(), reason.into());
+        ImageError::Kept { image: image.clone(), action, reason, watchers }
+    }
+
     /// The error of a change. Where it was for the holder of the lock to make or to allow it, names him.
     fn failed(
         &self,
@@ -303,6 +384,19 @@ impl Snapshots<'_> {
         }
         let watchers = self.session.watchers(image, open).unwrap_or_default();
         ImageError::Held { image: image.clone(), action: action.to_owned(), watchers }
+    }
+}
+
+/// Whether the holder of the lock has answered what was asked at `begin`, and refused.
+fn is_kept(error: &CephError, begin: Instant) -> bool {
+    error.is_read_only() && begin.elapsed() < ANSWER
+}
+
+fn remove_by_id(open: &Image, snapshot: &Snapshot) -> Result<(), CephError> {
+    let begin = Instant::now();
+    match open.remove_snapshot_by_id(snapshot) {
+        Err(error) if is_kept(&error, begin) => open.remove_snapshot_past_lock(snapshot).map(drop),
+        removed => removed,
     }
 }
 

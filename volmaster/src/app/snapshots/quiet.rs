@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use volcore::Kind;
 use volcore::name::VolumeId;
-use volcore::order::{FREEZE_BOUND, Quiet, snapshot_quiet};
+use volcore::order::{Capture, FREEZE_BOUND, Quiet, snapshot_quiet};
 use volcore::volume::Volume;
 use volstorage::image::{Confirmed, ImageError, ImageSnapshot, Snapped, SnapshotUsage, Verdict};
 use volstore::store::StoreError;
@@ -58,7 +58,26 @@ pub(crate) async fn snapshot_quietly(
     at: &ImageSnapshot,
 ) -> Result<Snapped, QuietError> {
     let claim = app.records.claim(&volume.id).await?.map(|claim| claim.value);
-    match snapshot_quiet(volume, claim.as_ref(), app.images.capture()) {
+    let quiet = |capture| snapshot_quiet(volume, claim.as_ref(), capture);
+    match quiet(app.images.capture()) {
+        Quiet::Nothing => match app.images.snapshot_create(at).await {
+            Err(ImageError::Kept { .. }) => {
+                snapshot_while(app, volume, at, quiet(Capture::Unwritten)).await
+            }
+            taken => Ok(taken?),
+        },
+        quiet => snapshot_while(app, volume, at, quiet).await,
+    }
+}
+
+/// Takes a snapshot while something holds.
+async fn snapshot_while(
+    app: &App,
+    volume: &Volume,
+    at: &ImageSnapshot,
+    quiet: Quiet,
+) -> Result<Snapped, QuietError> {
+    match quiet {
         Quiet::Nothing => Ok(app.images.snapshot_create(at).await?),
         Quiet::Unheld => unheld(app, volume, at).await,
         Quiet::Frozen(host) => {

@@ -321,6 +321,7 @@ impl Leavings {
             | ImageError::NoSpace { .. } => Leavings::NONE,
             ImageError::InUse { .. }
             | ImageError::Held { .. }
+            | ImageError::Kept { .. }
             | ImageError::HasClones { .. }
             | ImageError::NotInTrash { .. }
             | ImageError::Denied { .. }

@@ -30,6 +30,7 @@ impl FakeImages {
             if image.snapshots.iter().any(|there| there.name == at.snapshot) {
                 return Ok(Snapped::Existed);
             }
+            refuse_if_kept(&at.image, image)?;
             image.snapshots.push(FakeSnapshot {
                 name: at.snapshot.clone(),
                 created_at: Timestamp::now(),
@@ -173,8 +174,9 @@ impl FakeImages {
         if self.with(image, &action, |image| Ok(image.parent.is_none()))? {
             return Ok(Flattened::AlreadyFlat);
         }
-        let flatten = |image: &mut FakeImage| {
-            image.parent = None;
+        let flatten = |found: &mut FakeImage| {
+            refuse_if_kept(image, found)?;
+            found.parent = None;
             progress.set(1, 1);
             Ok(Flattened::Flattened)
         };
@@ -190,8 +192,9 @@ impl FakeImages {
         if bytes > size.bytes() {
             return Err(ImageError::Shrinks { what: format!("image {image}"), bytes, size });
         }
-        let grow = |image: &mut FakeImage| {
-            image.size = size.bytes();
+        let grow = |found: &mut FakeImage| {
+            refuse_if_kept(image, found)?;
+            found.size = size.bytes();
             Ok(Resized::Grown)
         };
         self.faults.effect("resize", || self.with(image, &action, grow))
@@ -244,4 +247,16 @@ impl FakeImages {
         let image = ImageName { pool: trashed.pool.clone(), name: trashed.name.clone() };
         Err(ImageError::HasClones { image, clones })
     }
+}
+
+fn refuse_if_kept(image: &ImageName, found: &FakeImage) -> Result<(), ImageError> {
+    if !found.keeps_lock {
+        return Ok(());
+    }
+    Err(ImageError::Kept {
+        image: image.clone(),
+        action: "change it".to_owned(),
+        reason: "the fake was told so".to_owned(),
+        watchers: found.watchers.iter().cloned().collect(),
+    })
 }

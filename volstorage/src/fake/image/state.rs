@@ -60,6 +60,8 @@ pub struct FakeImage {
     pub parent: Option<Parent>,
     /// Whether it lacks the feature that keeps two writers apart.
     pub lacks_lock: bool,
+    /// Whether who has it open keeps the lock to himself, as the kernel's rbd does.
+    pub keeps_lock: bool,
 }
 
 /// A snapshot of an image.
@@ -101,6 +103,7 @@ impl FakeImage {
             snapshots: Vec::new(),
             parent: None,
             lacks_lock: false,
+            keeps_lock: false,
         }
     }
 }
