@@ -139,8 +139,7 @@ pub fn clone_and_remove(suite: &Suite, table: &mut Table) {
     let (mut ours, mut bare) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS / 2 {
         let name = format!("bench/tera{round}");
-        call(suite.h1(), "Create", &json!({ "Name": name }));
-        suite.volcli(&format!("volume resize {name} 1TB")).ok();
+        call(suite.h1(), "Create", &json!({ "Name": name, "Opts": { "size": "1TB" } }));
         ours.push(timed(|| suite.h1().docker(&format!("volume rm {name}")).ok().to_owned()).0);
         sh(&format!("rbd -c {conf} create --size 1T rbd/bare-tera{round}"));
         bare.push(timed(|| sh(&format!("rbd -c {conf} trash mv rbd/bare-tera{round}"))).0);

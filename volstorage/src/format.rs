@@ -19,7 +19,6 @@ pub(crate) mod loopdev;
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -156,13 +155,13 @@ pub struct Formatted {
 }
 
 impl Formatted {
-    /// About how many bytes of [`pieces`](Self::pieces) there are. Blocking.
+    /// How many bytes of [`pieces`](Self::pieces) there are at most. Space that is only set aside is none: the journal of
+    /// a large ext4 alone has 1 GiB of it. Blocking.
     ///
     /// # Errors
     /// When the file cannot be looked at.
     pub fn bytes(&self) -> io::Result<u64> {
-        const SECTOR: u64 = 512;
-        Ok(self.file.path().metadata()?.blocks() * SECTOR)
+        self.pieces()?.bytes()
     }
 
     /// What has to be written to a blank image of the same size to make it equal. Blocking.

@@ -43,6 +43,19 @@ impl Pieces {
         Ok(Pieces { file, len, seen: 0, found: VecDeque::new() })
     }
 
+    /// How many bytes there are to look at. Blocking.
+    ///
+    /// # Errors
+    /// When the file system does not say.
+    pub fn bytes(mut self) -> io::Result<u64> {
+        let mut bytes = 0;
+        while let Some(extent) = self.extent()? {
+            bytes += extent.end - extent.start;
+            self.seen = extent.end;
+        }
+        Ok(bytes)
+    }
+
     /// Looks at windows until there is a piece.
     fn search(&mut self) -> io::Result<Option<(u64, Vec<u8>)>> {
         while self.found.is_empty() {

@@ -38,6 +38,17 @@ async fn a_file_system_comes_in_few_pieces() {
     assert_eq!(left(&scratch), 0);
 }
 
+/// Its journal of 1 GiB is only set aside.
+#[tokio::test]
+async fn a_tebibyte_of_ext4_is_little_to_write() {
+    let (_root, scratch) = scratch();
+    let formatted = format(&scratch, "mkfs.ext4 -m0 %", 1 << 20).await.unwrap();
+    let at_most = formatted.bytes().unwrap();
+    let bytes: usize =
+        formatted.pieces().unwrap().map(Result::unwrap).map(|(_, data)| data.len()).sum();
+    assert!(bytes as u64 <= at_most && at_most < 64 << 20, "{bytes} of at most {at_most}");
+}
+
 #[tokio::test]
 async fn a_failing_command_is_shown_with_its_words() {
     let error = failure("echo no such feature >&2; exit 7; : %").await;
