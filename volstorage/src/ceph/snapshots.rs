@@ -2,7 +2,7 @@
 //!
 //! Snapshots and changes of size are made by the holder of the exclusive lock, where there is one that knows how:
 //! librbd asks it, also for handles of this module. The kernel's rbd does not know how, so librbd asks it for the lock,
-//! which it keeps where it maps with `exclusive`. A holder that does not answer is waited for until its watch has timed
+//! which it keeps where it maps with `exclusive` ([`past_lock`](super::past_lock) goes on there). A holder that does not answer is waited for until its watch has timed
 //! out (30 s); then a client that may do so fences it and goes on, and one that may not fails with `EROFS`.
 
 use std::ffi::{c_int, c_void};
