@@ -154,10 +154,19 @@ name!(
 impl SnapshotName {
     /// How the names of snapshots on schedule begin (DESIGN §10).
     pub(crate) const SCHEDULED: &str = "auto-";
+    /// How the names of those begin that are taken for clones.
+    const FOR_CLONE: &str = "clone-";
 
     /// The name of the one that is taken of a volume in order to clone it as it is, for the time that this takes.
     pub fn for_clone(uid: Uuid) -> SnapshotName {
-        SnapshotName(format!("clone-{}", uid.simple()))
+        SnapshotName(format!("{}{}", SnapshotName::FOR_CLONE, uid.simple()))
+    }
+
+    /// The clone that a snapshot of this name is taken for; `None` where it is not one that
+    /// [`for_clone`](Self::for_clone) gives.
+    pub fn clone_uid(&self) -> Option<Uuid> {
+        let uid = self.0.strip_prefix(SnapshotName::FOR_CLONE)?.parse().ok()?;
+        (SnapshotName::for_clone(uid) == *self).then_some(uid)
     }
 
     /// The name of the one for a moment; `moment` is a time after RFC 3339 without the colons, in which every

@@ -431,11 +431,14 @@ impl ImageDriver for FakeImages {
             name: image.name.clone(),
             uid: image.uid,
             size: Some(image.size),
+            limits: image.uid.map(|_| image.limits),
         };
+        let is_image = |image: &&FakeImage| draft::uid(&image.name).is_none();
         for (pool, content) in &state.pools {
-            let images = content.images.values().filter(|image| draft::uid(&image.name).is_none());
-            stock.images.extend(images.map(|image| stocked(pool, image)));
-            stock.trash.extend(content.trash.values().map(|image| stocked(pool, image)));
+            let (images, trash) = (content.images.values(), content.trash.values());
+            stock.images.extend(images.filter(is_image).map(|image| stocked(pool, image)));
+            stock.trash.extend(trash.filter(is_image).map(|image| stocked(pool, image)));
+            stock.pools.insert(pool.clone());
         }
         Ok(stock)
     }

@@ -16,6 +16,7 @@ impl Store {
             let folder = self.pool_path(&pool);
             stock.images.extend(stocked(&pool, &folder)?);
             stock.trash.extend(stocked(&pool, &folder.join(TRASH))?);
+            stock.pools.insert(pool);
         }
         Ok(stock)
     }
@@ -33,7 +34,9 @@ fn stocked(pool: &PoolName, folder: &Path) -> Result<Vec<Stocked>, ImageError> {
         let there = look(&folder.join(&name)).map_err(failed)?;
         if let Some(there) = there.filter(|there| there.meta.is_file()) {
             let (id, size) = (id(&there), Some(there.meta.len()));
-            found.push(Stocked { pool: pool.clone(), id, name, uid: there.uid, size });
+            let (pool, uid) = (pool.clone(), there.uid);
+            // A file has no limits.
+            found.push(Stocked { pool, id, name, uid, size, limits: None });
         }
     }
     Ok(found)

@@ -1,6 +1,9 @@
 //! What there is in all pools, for whoever compares it with the records.
 
+use std::collections::BTreeSet;
+
 use uuid::Uuid;
+use volcore::limit::RateLimits;
 use volcore::name::PoolName;
 
 /// An image, or one in the trash.
@@ -16,13 +19,18 @@ pub struct Stocked {
     pub uid: Option<Uuid>,
     /// Its size in bytes; `None` where it has gone meanwhile, or is half removed.
     pub size: Option<u64>,
+    /// The limits that it has; `None` where images have none, where it has gone meanwhile, and where the suite has not
+    /// made it.
+    pub limits: Option<RateLimits>,
 }
 
 /// All that there is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stock {
+    /// The pools that were looked through: only of these it says what is not there.
+    pub pools: BTreeSet<PoolName>,
     /// The images by name, without what is being made or cleaned up.
     pub images: Vec<Stocked>,
-    /// The trash.
+    /// The trash, without that, too.
     pub trash: Vec<Stocked>,
 }

@@ -9,6 +9,7 @@
 //! their sum is what a user waits for. A clone is a draft with data: it only grows, where it is to be larger.
 
 use std::io;
+use std::num::NonZeroU64;
 use std::thread;
 
 use uuid::Uuid;
@@ -342,16 +343,40 @@ fn joined<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
+/// The settings of librbd for write and read operations, then for bytes written and read.
+const SETTINGS: [&str; 4] = [
+    "rbd_qos_write_iops_limit",
+    "rbd_qos_read_iops_limit",
+    "rbd_qos_write_bps_limit",
+    "rbd_qos_read_bps_limit",
+];
+
 /// The limits as settings of librbd.
 fn settings(limits: &RateLimits) -> [(&'static str, Option<String>); 4] {
     let RateLimits { write_iops, read_iops, write_bps, read_bps } = limits;
+    let [write_iops_limit, read_iops_limit, write_bps_limit, read_bps_limit] = SETTINGS;
     [
-        ("rbd_qos_write_iops_limit", write_iops),
-        ("rbd_qos_read_iops_limit", read_iops),
-        ("rbd_qos_write_bps_limit", write_bps),
-        ("rbd_qos_read_bps_limit", read_bps),
+        (write_iops_limit, write_iops),
+        (read_iops_limit, read_iops),
+        (write_bps_limit, write_bps),
+        (read_bps_limit, read_bps),
     ]
     .map(|(setting, limit)| (setting, limit.map(|limit| limit.get().to_string())))
+}
+
+/// The limits of an image that is not opened for it. What is no number librbd does not follow, and so it is none.
+pub(super) fn limits_of(pool: &Pool, id: &str) -> Result<RateLimits, CephError> {
+    let limit = |setting: &str| -> Result<Option<NonZeroU64>, CephError> {
+        let value = pool.metadata_of(id, &config_key(setting))?;
+        Ok(value.and_then(|value| value.parse().ok()))
+    };
+    let [write_iops, read_iops, write_bps, read_bps] = SETTINGS;
+    Ok(RateLimits {
+        write_iops: limit(write_iops)?,
+        read_iops: limit(read_iops)?,
+        write_bps: limit(write_bps)?,
+        read_bps: limit(read_bps)?,
+    })
 }
 
 /// Sets the limits of an image and takes away those that it has beyond, whoever has it open or locked.

@@ -2,10 +2,11 @@
 
 use tokio::task::JoinSet;
 use uuid::Uuid;
+use volcore::limit::RateLimits;
 use volcore::name::PoolName;
 
 use super::connection::Session;
-use super::{RbdImages, STOCK, UID, pools};
+use super::{RbdImages, STOCK, UID, build, pools};
 use crate::ceph::{CephError, Pool};
 use crate::draft;
 use crate::image::{ImageError, Stock, Stocked};
@@ -25,7 +26,9 @@ impl RbdImages {
         let action = "list all images";
         let listed = self.connection.call_through(&self.stocks, action, STOCK, list).await?;
         let mut looks = JoinSet::new();
+        let mut stock = Stock::default();
         for Listed { pool, is_trash, entries } in listed {
+            stock.pools.insert(pool.clone());
             for some in entries.chunks(AT_A_TIME) {
                 let (images, pool, some) = (self.clone(), pool.clone(), some.to_vec());
                 looks.spawn(async move {
@@ -35,7 +38,6 @@ impl RbdImages {
                 });
             }
         }
-        let mut stock = Stock::default();
         while let Some(looked) = looks.join_next().await {
             let looked = looked.map_err(|source| ImageError::Failed {
                 action: action.to_owned(),
@@ -69,6 +71,7 @@ fn list(session: &Session) -> Result<Vec<Listed>, ImageError> {
         let entries = images.map(|entry| (entry.id, entry.name)).collect();
         listed.push(Listed { pool: name.clone(), is_trash: false, entries });
         let trash = pool.trash_list().map_err(failed)?.into_iter();
+        let trash = trash.filter(|entry| draft::uid(&entry.name).is_none());
         let entries = trash.map(|entry| (entry.id, entry.name)).collect();
         listed.push(Listed { pool: name.clone(), is_trash: true, entries });
     }
@@ -84,14 +87,23 @@ fn look(
     let mut found = Vec::with_capacity(entries.len());
     for (id, image) in entries {
         let about = about(&pool, &id);
-        let (uid, size) = about
+        let (uid, size, limits) = about
             .map_err(|error| session.failed(&format!("look at image {name}/{image}"), error))?;
-        found.push(Stocked { pool: name.clone(), id, name: image, uid, size });
+        found.push(Stocked { pool: name.clone(), id, name: image, uid, size, limits });
     }
     Ok(found)
 }
 
-fn about(pool: &Pool, id: &str) -> Result<(Option<Uuid>, Option<u64>), CephError> {
+/// Whose it is, its size and its limits.
+type About = (Option<Uuid>, Option<u64>, Option<RateLimits>);
+
+fn about(pool: &Pool, id: &str) -> Result<About, CephError> {
     let uid = pool.metadata_of(id, UID)?.and_then(|uid| uid.parse().ok());
-    Ok((uid, pool.size_of(id)?))
+    let limits = match uid {
+        Some(_) => Some(build::limits_of(pool, id)?),
+        None => None,
+    };
+    // Last, so that the size says whether all of it is of an image that is there still.
+    let size = pool.size_of(id)?;
+    Ok((uid, size, size.and(limits)))
 }

@@ -1,8 +1,11 @@
 //! What holds for adoptions with every driver, also with every step broken.
 
+use std::num::NonZeroU64;
+
 use uuid::Uuid;
 use volcore::Kind;
 use volcore::filesystem::FilesystemKind;
+use volcore::limit::RateLimits;
 use volcore::volume::ImageName;
 use volstorage::image::{Adoptable, Adoption, ImageDriver, ImageError, NewImage, SnapshotUsage};
 
@@ -218,12 +221,17 @@ pub async fn all_images_are_listed(h: &impl Harness) {
     breakable.create(&half).await.unwrap_err();
     faults.revive();
     let trashed = trash(&*driver, &thrown).await;
+    let bps = |limit| RateLimits { write_bps: NonZeroU64::new(limit), ..RateLimits::default() };
+    driver.limit(&kept.image, &bps(7 << 20)).await.unwrap();
     let stock = driver.stock().await.unwrap();
+    assert!(stock.pools.contains(&h.pool()));
     let image = |name: &str| stock.images.iter().find(|one| one.name == name).cloned();
     let found = image(&kept.image.name).expect("the image");
     assert_eq!((found.uid, found.size, &found.pool), (Some(kept.uid), Some(8 << 20), &h.pool()));
     assert_eq!(found.id, driver.find(&kept.image).await.unwrap().expect("it").id);
-    assert_eq!(image(&foreign.image.name).expect("the foreign one").uid, None);
+    assert_eq!(found.limits, h.limits(&kept.image).await);
+    let nobodys = image(&foreign.image.name).expect("the foreign one");
+    assert_eq!((nobodys.uid, nobodys.limits), (None, None));
     assert_eq!(image(&thrown.image.name), None);
     assert!(!stock.images.iter().any(|one| one.name.contains(&half.uid.to_string())));
     let gone = stock.trash.iter().find(|one| one.id == trashed.id).expect("in the trash");
