@@ -68,7 +68,8 @@ pub enum UsageError {
     },
     /// A name that only the schedule gives.
     #[error(
-        "a snapshot cannot be called {snapshot}: names that begin with auto- are kept for snapshots on schedule"
+        "a snapshot cannot be called {snapshot}: names that begin with auto- are kept for snapshots on schedule, \
+         and clone- with an id for those that clones are made from"
     )]
     Reserved {
         /// Which.

@@ -35,10 +35,10 @@ fn id(given: &OneSnapshot) -> Result<SnapshotId, UsageError> {
     one_snapshot(&given)
 }
 
-/// A user may not give the names that the schedule gives: its retention would remove the snapshot.
+/// A user may not give the names that the suite gives: retention, or the doctor, would remove the snapshot.
 fn new(given: &OneSnapshot) -> Result<SnapshotId, UsageError> {
     let id = id(given)?;
-    if id.snapshot.is_reserved() {
+    if id.snapshot.is_reserved() || id.snapshot.clone_uid().is_some() {
         return Err(UsageError::Reserved { snapshot: id.snapshot.to_string() });
     }
     Ok(id)
