@@ -66,7 +66,7 @@ fn bodies(operation: &str) -> Bodies {
         "host_order_report" => (Some("ReportOrder"), &[("204", "")], &[]),
         "host_session" => (Some("OpenSession"), &[("200", "SessionGranted")], &[]),
         "global_upload" => (Some(OBJECT), &[("200", OBJECT)], &[]),
-        "doctor_get" => (None, &[("200", "Doctor")], &[]),
+        "doctor_get" | "doctor_fix" => (None, &[("200", "Doctor")], &[]),
         "status_get" => (None, &[("200", "Status")], &[]),
         "healthz" | "readyz" => (None, &[("200", "Health")], &[]),
         "metrics" => (None, &[("200", TEXT)], &[]),

@@ -16,7 +16,7 @@ pub const TENANT_REVISION: &str = "/v1/tenants/{tenant}/revisions/{revision}";
 pub const VOLUMES: &str = "/v1/volumes";
 /// `GET PATCH DELETE`
 pub const VOLUME: &str = "/v1/volumes/{tenant}/{volume}";
-/// What is not as it should be.
+/// `GET POST`
 pub const DOCTOR: &str = "/v1/doctor";
 /// Making an image that is there a volume's own.
 pub const VOLUME_ADOPT: &str = "/v1/volumes/{tenant}/{volume}/adopt";
@@ -88,7 +88,7 @@ const fn route(
 }
 
 /// Every method of every route.
-pub const ROUTES: [Route; 43] = [
+pub const ROUTES: [Route; 44] = [
     route("GET", TENANTS, "tenant_list", "Lists the tenants."),
     route("GET", TENANT, "tenant_get", "Shows a tenant with its newest policy."),
     route("PUT", TENANT, "tenant_upload", "Uploads a policy as the tenant's next revision."),
@@ -147,6 +147,7 @@ pub const ROUTES: [Route; 43] = [
         "Shows the state of this volmaster and what stands behind it.",
     ),
     route("GET", DOCTOR, "doctor_get", "Compares records, images, claims and the trash."),
+    route("POST", DOCTOR, "doctor_fix", "Compares them, and mends what is proven."),
     route("GET", OPENAPI, "openapi_get", "This document."),
     route("GET", HEALTHZ, "healthz", "Whether the process serves."),
     route("GET", READYZ, "readyz", "Whether the store and the images answer."),

@@ -122,9 +122,15 @@ pub enum Command {
     Status,
     /// Compare records, images, claims and the trash, and show what is not as it should be
     ///
-    /// Changes nothing: with each finding stands the way out. The exit status is 1 if there is any.
+    /// With each finding stands the way out: '--fix', or a command for people to decide on. The exit
+    /// status is 0 if nothing is wrong, or nothing any more, 3 if something is, and 1 if that could
+    /// not be found out.
     #[command(after_help = system::DOCTOR_EXAMPLES)]
-    Doctor,
+    Doctor {
+        /// Mend what is proven and loses nothing; without this nothing is changed
+        #[arg(long)]
+        fix: bool,
+    },
     /// Print a script that completes volcli's arguments in a shell
     #[command(after_help = system::COMPLETION_EXAMPLES)]
     Completion {

@@ -74,6 +74,7 @@ pub async fn run(plan: Plan) -> Result<Exit, Failure> {
         Action::GlobalUpload(source) => global::upload(&context, &source).await,
         Action::Status => status::show(&context).await,
         Action::Doctor => doctor::show(&context).await,
+        Action::DoctorFix => doctor::fix(&context).await,
         Action::Completion(shell) => man::completion(shell),
         Action::Man(dir) => man::pages(dir.as_deref()),
     }

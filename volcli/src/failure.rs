@@ -22,7 +22,7 @@ pub enum Exit {
     Failed,
     /// The command line means nothing.
     Usage,
-    /// Of several names, some are done.
+    /// Of several names, some are done; or something is left that is not as it should be.
     Partly,
 }
 

@@ -146,7 +146,8 @@ fn action(command: Command) -> Result<Action, UsageError> {
         Command::Global(GlobalCommand::Get) => Action::GlobalGet,
         Command::Global(GlobalCommand::Upload { file }) => Action::GlobalUpload(source(file)),
         Command::Status => Action::Status,
-        Command::Doctor => Action::Doctor,
+        Command::Doctor { fix: false } => Action::Doctor,
+        Command::Doctor { fix: true } => Action::DoctorFix,
         Command::Completion { shell } => Action::Completion(shell),
         Command::Man { dir } => Action::Man(dir),
     })

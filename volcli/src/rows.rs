@@ -273,15 +273,15 @@ impl Row for Global {
 }
 
 impl Row for Finding {
-    const COLUMNS: &'static [&'static str] = &["FINDING", "OBJECT", "WHAT", "WAY OUT"];
+    const COLUMNS: &'static [&'static str] = &["FINDING", "OBJECT", "WHAT", "REMEDY", "WAY OUT"];
 
     fn name(&self) -> String {
         self.object.clone()
     }
 
     fn cells(&self) -> Vec<String> {
-        let Finding { kind, object, text, help } = self.clone();
-        vec![kind.as_str().to_owned(), object, text, help]
+        let Finding { kind, object, text, remedy, help } = self.clone();
+        vec![kind.as_str().to_owned(), object, text, remedy.as_str().to_owned(), help]
     }
 }
 
@@ -296,8 +296,8 @@ pub struct Findings {
 impl Findings {
     /// Of an answer.
     pub fn of(doctor: &Doctor) -> Findings {
-        let Doctor { findings, total, volumes, images, foreign_images } = doctor;
-        let found = match total {
+        let Doctor { findings, total, fixed, volumes, images, foreign_images } = doctor;
+        let mut found = match total {
             0 => "nothing is wrong".to_owned(),
             1 => "1 finding".to_owned(),
             total if *total > findings.len() as u64 => {
@@ -305,6 +305,11 @@ impl Findings {
             }
             total => format!("{total} findings"),
         };
+        match fixed {
+            0 => {}
+            fixed if fixed == total => found.push_str(", mended now,"),
+            fixed => found.push_str(&format!(", {fixed} of them mended now,")),
+        }
         let compared =
             format!("{volumes} volumes and {images} images ({foreign_images} of them foreign)");
         Findings { found, compared }

@@ -12,6 +12,7 @@ use std::process::Stdio;
 use assert_cmd::cargo::cargo_bin;
 use serde_json::Value;
 use support::Fake;
+use volapi::doctor::{FindingKind, Remedy};
 
 const POLICY: &str = r#"{"default-options": {"size": "10MB"}}"#;
 
@@ -382,6 +383,22 @@ fn the_whole_trash_is_purged() {
             "trash list -o table",
         ]
     ));
+}
+
+#[test]
+fn the_doctor_tells_and_mends() {
+    let fake = furnished();
+    let mut told = transcript(&fake, &["doctor", "doctor --fix", "doctor -o json"]);
+    fake.ails(FindingKind::TrashWithoutImage, "6f96", Remedy::Fix);
+    fake.ails(FindingKind::OrphanImage, "t/c", Remedy::Operator);
+    told.push_str(&transcript(
+        &fake,
+        &["doctor", "doctor -o name", "doctor --fix", "doctor --fix", "doctor -o yaml"],
+    ));
+    fake.data.lock().unwrap().findings.clear();
+    fake.ails(FindingKind::LogWithoutVolume, "t/d", Remedy::Fix);
+    told.push_str(&transcript(&fake, &["doctor --fix -o json", "doctor --fix", "doctor --etcd http://e:2379"]));
+    insta::assert_snapshot!(told);
 }
 
 #[test]

@@ -180,9 +180,12 @@ fn reply(operation: &str) -> Response {
         "schedule_due" => json_body(200, json!({"items": [], "next_ms": 7})),
         "trash_list" => json_body(200, json!({"items": [trashed()]})),
         "trash_get" => json_body(200, trashed()),
-        "doctor_get" => json_body(
+        "doctor_get" | "doctor_fix" => json_body(
             200,
-            json!({"findings": [], "total": 0, "volumes": 7, "images": 8, "foreign_images": 1}),
+            json!({
+                "findings": [], "total": 0, "fixed": 0, "volumes": 7, "images": 8,
+                "foreign_images": 1
+            }),
         ),
         "volume_create" | "volume_adopt" => json_body(201, volume()),
         "volume_remove" => json_body(200, json!({"volume": "t/v", "left_behind": "rbd/t.v"})),
@@ -255,6 +258,7 @@ async fn every_operation_has_its_method() {
     let body = CreateVolume { tenant, name: "v".parse().unwrap(), options: [].into() };
     assert_eq!(client.volume_create(&body).await.unwrap().0, Creation::Created);
     assert_eq!(client.doctor_get().await.unwrap().volumes, 7);
+    assert_eq!(client.doctor_fix().await.unwrap().images, 8);
     let adopted = client.volume_adopt(&id(), &AdoptVolume::default()).await.unwrap();
     assert_eq!((adopted.0, adopted.1.id()), (Creation::Created, id()));
     assert_eq!(client.volume_get(&id()).await.unwrap().state, VolumeState::Ready);

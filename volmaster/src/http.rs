@@ -106,7 +106,7 @@ pub fn router(app: Arc<App>, limits: Limits) -> Router {
         .route(routes::HOST_ORDER, put(hosts::host_order_report))
         .route(routes::HOST_SESSION, put(hosts::host_session))
         .route(routes::GLOBAL, get(global::global_get).put(global::global_upload))
-        .route(routes::DOCTOR, get(doctor::doctor_get))
+        .route(routes::DOCTOR, get(doctor::doctor_get).merge(post(doctor::doctor_fix)))
         .route(routes::STATUS, get(status::status_get))
         .route(routes::OPENAPI, get(status::openapi_get))
         .route(routes::HEALTHZ, get(status::healthz))

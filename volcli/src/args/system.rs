@@ -22,6 +22,7 @@ Examples:
 pub const DOCTOR_EXAMPLES: &str = "\
 Examples:
   volcli doctor
+  volcli doctor --fix
   volcli doctor -o json";
 
 pub const STATUS_EXAMPLES: &str = "\

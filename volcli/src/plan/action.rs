@@ -87,6 +87,8 @@ pub enum Action {
     Status,
     /// `doctor`
     Doctor,
+    /// `doctor --fix`
+    DoctorFix,
     /// `completion`
     Completion(clap_complete::Shell),
     /// `man`
@@ -135,6 +137,7 @@ impl Action {
             | Action::GlobalGet
             | Action::GlobalUpload(_)
             | Action::Doctor
+            | Action::DoctorFix
             | Action::Status => false,
         }
     }

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its server has failed")]
 
+mod doctor;
 mod snapshots;
 mod trash;
 
@@ -17,6 +18,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::{Value, json};
 use volapi::Problem;
+use volapi::doctor::Finding;
 use volapi::routes;
 use volapi::volumes::{AdoptVolume, CreateVolume, SetVolume};
 use volcore::Kind;
@@ -46,6 +48,8 @@ pub struct Data {
     pub lose_snapshot: bool,
     /// How many removals are refused still before a holder lets go.
     pub lets_go_after: Option<usize>,
+    /// What the doctor finds.
+    pub findings: Vec<Finding>,
     /// Images without a volume, and their sizes.
     pub images: BTreeMap<String, String>,
     /// Who holds what.
@@ -117,6 +121,7 @@ fn router(data: Shared) -> Router {
         .route(routes::VOLUMES, get(volume_list).post(volume_create))
         .route(routes::VOLUME, get(volume_get).patch(volume_set).delete(volume_remove))
         .route(routes::VOLUME_ADOPT, post(volume_adopt))
+        .merge(doctor::router())
         .merge(snapshots::router())
         .merge(trash::router())
         .route(routes::MOUNTS, get(mount_list))

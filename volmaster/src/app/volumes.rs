@@ -36,7 +36,7 @@ pub use remove::{LeftBehind, Removal, RemoveAsk, volume_remove};
 pub(crate) use remove::{Mode, finish_remove};
 pub(crate) use restore::finish_restore;
 pub use set::{Setting, volume_set};
-pub(crate) use set::{finish_set, fit, is_left, pending_since};
+pub(crate) use set::{finish_set, fit, is_left, pending_since, unfit};
 
 /// How long making an image is waited for, by whoever makes it.
 pub(crate) const CREATE_BOUND: Duration = Duration::from_secs(100);

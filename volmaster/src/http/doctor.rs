@@ -14,3 +14,12 @@ pub(super) async fn doctor_get(
 ) -> Result<Response, Failure> {
     Ok(ok(&doctor::doctor_get(&http.app).await?))
 }
+
+pub(super) async fn doctor_fix(
+    State(http): State<Shared>,
+    _: NoQuery,
+) -> Result<Response, Failure> {
+    let app = http.app.clone();
+    let work = async move { doctor::doctor_fix(&app).await };
+    Ok(ok(&http.app.detached(work).await??))
+}

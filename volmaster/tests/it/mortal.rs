@@ -54,6 +54,7 @@ struct State {
     commits: usize,
     die: Option<(usize, When)>,
     hang: Option<Hang>,
+    broken: Option<ImageName>,
 }
 
 /// When a process dies: the commit was sent, or it was not.
@@ -120,6 +121,11 @@ impl Mortal {
         let gate = Gate::default();
         *self.life.commit_gate.lock().unwrap() = Some(gate.clone());
         gate
+    }
+
+    /// Lets no look at that image succeed.
+    pub fn break_image(&self, image: ImageName) {
+        self.life.state.lock().unwrap().broken = Some(image);
     }
 
     /// Dies at the `nth` commit from now.
@@ -234,6 +240,11 @@ impl ImageDriver for Mortal {
 
     async fn find(&self, image: &ImageName) -> Result<Option<ImageInfo>, ImageError> {
         self.images_answer().await;
+        if self.life.state.lock().unwrap().broken.as_ref() == Some(image) {
+            let action = format!("look at image {image}");
+            let source = Box::new(std::io::Error::other("its header is damaged"));
+            return Err(ImageError::Failed { action, source });
+        }
         self.images.find(image).await
     }
 

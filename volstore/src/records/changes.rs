@@ -171,6 +171,12 @@ impl Changes {
         self.put(key, &StoredSession::from(session), expect, Some(session.lease))
     }
 
+    /// Requires something of a session.
+    pub fn check_session(self, host: &HostName, expect: Expect) -> Self {
+        let key = self.keys.host(host);
+        self.check(key, expect)
+    }
+
     /// Deletes a session; its lease is left.
     pub fn delete_session(self, host: &HostName, at: Revision) -> Self {
         let key = self.keys.host(host);

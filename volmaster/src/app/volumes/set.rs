@@ -85,6 +85,13 @@ pub(crate) async fn fit(app: &App, mut volume: Versioned<Volume>) -> Result<Volu
     Err(VolumeError::Contended { volume: id })
 }
 
+/// The volume with a note that its image may not have its size and its limits; `None` where it is not ready.
+pub(crate) fn unfit(volume: &Volume, now: Timestamp) -> Option<Volume> {
+    let VolumeState::Ready { image_id, .. } = &volume.state else { return None };
+    let fit = ImageFit::Pending { since: now };
+    Some(moved(volume, VolumeState::Ready { image_id: image_id.clone(), fit }))
+}
+
 /// What an image is to have.
 fn wanted(volume: &Volume) -> (Size, RateLimits) {
     (volume.spec.size, volume.spec.rate_limits)
