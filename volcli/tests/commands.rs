@@ -397,7 +397,10 @@ fn the_doctor_tells_and_mends() {
     ));
     fake.data.lock().unwrap().findings.clear();
     fake.ails(FindingKind::LogWithoutVolume, "t/d", Remedy::Fix);
-    told.push_str(&transcript(&fake, &["doctor --fix -o json", "doctor --fix", "doctor --etcd http://e:2379"]));
+    told.push_str(&transcript(
+        &fake,
+        &["doctor --fix -o json", "doctor --fix", "doctor --etcd http://e:2379"],
+    ));
     insta::assert_snapshot!(told);
 }
 
