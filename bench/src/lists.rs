@@ -10,7 +10,7 @@ use volcore::name::VolumeId;
 use volcore::options::OptionSet;
 use volcore::policy::TenantPolicy;
 use volcore::spec::VolumeSpec;
-use volcore::volume::{ImageFit, Volume, VolumeState};
+use volcore::volume::{Flattening, ImageFit, Volume, VolumeState};
 use volstore::etcd::{EtcdOptions, EtcdStore};
 use volstore::keys::Keys;
 use volstore::records::{Changes, Records};
@@ -91,6 +91,7 @@ fn volume(number: usize) -> Volume {
         policy_revision: 1,
         created_at: Timestamp::now(),
         state: VolumeState::Ready { image_id: format!("{number:012x}"), fit: ImageFit::Fits },
+        flattening: Flattening::NotAsked,
         last_error: None,
     }
 }

@@ -42,7 +42,7 @@ fn bodies(operation: &str) -> Bodies {
         "volume_list" => (None, &[("200", "[]Volume")], &["tenant", "limit", "continue", "view"]),
         "volume_create" => (Some("CreateVolume"), &[("200", "Volume"), ("201", "Volume")], &[]),
         "volume_adopt" => (Some("AdoptVolume"), &[("200", "Volume"), ("201", "Volume")], &[]),
-        "volume_get" => (None, &[("200", "Volume")], &[]),
+        "volume_get" | "volume_flatten" => (None, &[("200", "Volume")], &[]),
         "volume_set" => (Some("SetVolume"), &[("200", "Volume")], &[]),
         "volume_remove" => (None, &[("200", "Removed")], &["metadata-only", "disposal"]),
         "snapshot_list" => (None, &[("200", "[]Snapshot")], &["usage"]),

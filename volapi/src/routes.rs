@@ -20,6 +20,8 @@ pub const VOLUME: &str = "/v1/volumes/{tenant}/{volume}";
 pub const DOCTOR: &str = "/v1/doctor";
 /// Making an image that is there a volume's own.
 pub const VOLUME_ADOPT: &str = "/v1/volumes/{tenant}/{volume}/adopt";
+/// Giving a clone all of its data itself.
+pub const VOLUME_FLATTEN: &str = "/v1/volumes/{tenant}/{volume}/flatten";
 /// `GET POST`
 pub const SNAPSHOTS: &str = "/v1/volumes/{tenant}/{volume}/snapshots";
 /// `GET DELETE`
@@ -101,6 +103,12 @@ pub const ROUTES: [Route; 44] = [
     route("PATCH", VOLUME, "volume_set", "Changes size, limits and schedule of a volume."),
     route("DELETE", VOLUME, "volume_remove", "Removes a volume and its data."),
     route("POST", VOLUME_ADOPT, "volume_adopt", "Makes an image that is there a volume's own."),
+    route(
+        "POST",
+        VOLUME_FLATTEN,
+        "volume_flatten",
+        "Has all data of a clone copied into its own image, in the background.",
+    ),
     route("GET", SNAPSHOTS, "snapshot_list", "Lists the snapshots of a volume, the oldest first."),
     route("POST", SNAPSHOTS, "snapshot_create", "Takes a snapshot, or finds that it is there."),
     route("GET", SNAPSHOT, "snapshot_get", "Shows a snapshot."),
@@ -178,6 +186,11 @@ pub fn volume(id: &VolumeId) -> String {
 /// The path that adopts an image for a volume.
 pub fn volume_adopt(id: &VolumeId) -> String {
     format!("{VOLUMES}/{id}/adopt")
+}
+
+/// The path that has a volume flattened.
+pub fn volume_flatten(id: &VolumeId) -> String {
+    format!("{VOLUMES}/{id}/flatten")
 }
 
 /// The path of a volume's snapshots.

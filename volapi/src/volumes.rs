@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 use volcore::name::{TenantName, VolumeId, VolumeName};
-use volcore::options::OptionSet;
-use volcore::volume::VolumeState;
+use volcore::options::{OptionSet, Origin};
+use volcore::volume::{self, VolumeState};
 
 use crate::mounts::Mount;
 use crate::snapshots::Schedule;
@@ -116,6 +116,37 @@ pub enum Image {
     },
 }
 
+/// A flattening that is not done yet: data that a clone shares with what it was cloned from is copied into its own image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Flattening {
+    /// When it was asked for.
+    #[schema(value_type = String, format = DateTime)]
+    pub since: Timestamp,
+    /// Whether somebody is at it.
+    pub under_way: bool,
+    /// How much is done, by the volmaster that does it; absent where another answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 100)]
+    pub percent: Option<u8>,
+    /// Why the last attempt came to nothing; it is made again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl Flattening {
+    fn shown(flattening: volume::Flattening) -> Option<Self> {
+        match flattening {
+            volume::Flattening::NotAsked | volume::Flattening::Done => None,
+            volume::Flattening::Pending { since, reason } => {
+                Some(Flattening { since, under_way: false, percent: None, reason })
+            }
+            volume::Flattening::UnderWay { since } => {
+                Some(Flattening { since, under_way: true, percent: None, reason: None })
+            }
+        }
+    }
+}
+
 /// A volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Volume {
@@ -140,6 +171,13 @@ pub struct Volume {
     /// All options, as merged at creation and changed since; the members are those of a policy's `default-options`.
     #[schema(value_type = Object)]
     pub options: OptionSet,
+    /// What it was cloned from and still shares data with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, example = "tenant1/db@before")]
+    pub parent: Option<Origin>,
+    /// Its flattening, where that was asked for and is not done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flattening: Option<Flattening>,
     /// The command that made the file system.
     pub format: String,
     /// Who holds it, if anybody does.
@@ -161,6 +199,11 @@ impl Volume {
         mount: Option<Mount>,
         schedule: Option<Schedule>,
     ) -> Self {
+        let parent = match image {
+            Image::Rbd { .. } => volume.parent().cloned(),
+            // A clone of a file is a copy.
+            Image::File { .. } => None,
+        };
         let volcore::volume::Volume {
             id,
             uid,
@@ -168,6 +211,7 @@ impl Volume {
             policy_revision,
             created_at,
             state,
+            flattening,
             last_error,
         } = volume;
         Volume {
@@ -179,6 +223,8 @@ impl Volume {
             policy_revision,
             image,
             options: spec.to_options(),
+            parent,
+            flattening: Flattening::shown(flattening),
             format: spec.format.as_str().to_owned(),
             mount,
             schedule,
@@ -246,4 +292,53 @@ pub struct Removed {
     /// What is left behind, if anything: the image (`metadata-only`), or its place in the trash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_behind: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use volcore::policy::TenantPolicy;
+    use volcore::spec::VolumeSpec;
+    use volcore::volume::{Flattening, ImageFit, Volume as Stored};
+
+    use super::*;
+
+    fn clone(flattening: Flattening) -> Stored {
+        let policy: TenantPolicy =
+            serde_json::from_str(r#"{"default-options": {"size": "10MB"}}"#).unwrap();
+        let options = [("from".to_owned(), "t/v@before".to_owned())].into();
+        let asked = OptionSet::from_driver_options(&options).unwrap();
+        Stored {
+            id: "t/c".parse().unwrap(),
+            uid: Uuid::nil(),
+            spec: VolumeSpec::freeze(&policy, asked, &"rbd".parse().unwrap()).unwrap(),
+            policy_revision: 1,
+            created_at: Timestamp::UNIX_EPOCH,
+            state: VolumeState::Ready { image_id: "1".to_owned(), fit: ImageFit::Fits },
+            flattening,
+            last_error: None,
+        }
+    }
+
+    fn shown(flattening: Flattening, image: Image) -> (Option<String>, Option<String>) {
+        let shown = Volume::new(clone(flattening), image, None, None);
+        let flattening = shown.flattening.map(|shown| serde_json::to_string(&shown).unwrap());
+        (shown.parent.map(|parent| parent.to_string()), flattening)
+    }
+
+    #[test]
+    fn a_clone_has_a_parent_until_it_is_flat() {
+        let rbd = || Image::Rbd { pool: "rbd".to_owned(), image: "t.c".to_owned() };
+        let parent = Some("t/v@before".to_owned());
+        let since = Timestamp::UNIX_EPOCH;
+        assert_eq!(shown(Flattening::NotAsked, rbd()), (parent.clone(), None));
+        let waits = Flattening::Pending { since, reason: Some("held".to_owned()) };
+        let told = r#"{"since":"1970-01-01T00:00:00Z","under_way":false,"reason":"held"}"#;
+        assert_eq!(shown(waits, rbd()), (parent.clone(), Some(told.to_owned())));
+        let told = r#"{"since":"1970-01-01T00:00:00Z","under_way":true}"#;
+        assert_eq!(shown(Flattening::UnderWay { since }, rbd()), (parent, Some(told.to_owned())));
+        assert_eq!(shown(Flattening::Done, rbd()), (None, None));
+        // A clone of a file is a copy.
+        let file = Image::File { path: "/images/t.c".into() };
+        assert_eq!(shown(Flattening::NotAsked, file), (None, None));
+    }
 }

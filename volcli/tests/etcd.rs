@@ -16,7 +16,7 @@ use volcore::name::VolumeId;
 use volcore::options::OptionSet;
 use volcore::policy::TenantPolicy;
 use volcore::spec::VolumeSpec;
-use volcore::volume::{ImageFit, Volume, VolumeState};
+use volcore::volume::{Flattening, ImageFit, Volume, VolumeState};
 use volstore::etcd::{EtcdOptions, EtcdStore};
 use volstore::keys::Keys;
 use volstore::records::Records;
@@ -68,6 +68,7 @@ async fn furnish(url: &str) {
         policy_revision: 1,
         created_at: "2026-01-02T03:04:05Z".parse().unwrap(),
         state: VolumeState::Ready { image_id: "1".into(), fit: ImageFit::Fits },
+        flattening: Flattening::NotAsked,
         last_error: None,
     };
     let holder = Holder {

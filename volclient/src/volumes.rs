@@ -112,6 +112,13 @@ impl Client {
         self.read(call.with_body(body)).await
     }
 
+    /// Has all data of a clone copied into its own image, in the background; whether that is done tells
+    /// [`volume_get`](Self::volume_get).
+    pub async fn volume_flatten(&self, id: &VolumeId) -> Result<Volume, ClientError> {
+        let path = routes::volume_flatten(id);
+        self.read(Call::new("volume_flatten", subject(id), Method::POST, path)).await
+    }
+
     /// Removes a volume.
     pub async fn volume_remove(
         &self,

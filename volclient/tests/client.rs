@@ -188,6 +188,7 @@ fn reply(operation: &str) -> Response {
             }),
         ),
         "volume_create" | "volume_adopt" => json_body(201, volume()),
+        "volume_flatten" => json_body(200, volume()),
         "volume_remove" => json_body(200, json!({"volume": "t/v", "left_behind": "rbd/t.v"})),
         "mount_list" => json_body(200, json!({"items": [mount]})),
         "mount_get" | "mount_claim" => json_body(200, mount),
@@ -262,6 +263,7 @@ async fn every_operation_has_its_method() {
     let adopted = client.volume_adopt(&id(), &AdoptVolume::default()).await.unwrap();
     assert_eq!((adopted.0, adopted.1.id()), (Creation::Created, id()));
     assert_eq!(client.volume_get(&id()).await.unwrap().state, VolumeState::Ready);
+    assert_eq!(client.volume_flatten(&id()).await.unwrap().id(), id());
     let change = SetVolume { options: [].into() };
     assert_eq!(client.volume_set(&id(), &change).await.unwrap().id(), id());
     let removed = client.volume_remove(&id(), RemoveQuery::default()).await.unwrap();

@@ -5,6 +5,7 @@
 
 mod adopt;
 mod create;
+mod flatten;
 mod remove;
 mod rollback;
 mod set;
@@ -17,6 +18,7 @@ use crate::spec::VolumeSpec;
 
 pub use adopt::{AdoptDecision, AdoptRefusal, volume_adopt};
 pub use create::{CreateDecision, CreateRefusal, volume_create};
+pub use flatten::{FlattenDecision, FlattenRefusal, Flattening, volume_flatten};
 pub use remove::{RemoveDecision, RemoveRefusal, docker_remove, volume_remove};
 pub use rollback::{RollbackDecision, RollbackRefusal, volume_rollback};
 pub use set::{SetDecision, SetRefusal, volume_set};
@@ -36,6 +38,8 @@ pub struct Volume {
     pub created_at: Timestamp,
     /// Where it is in its life.
     pub state: VolumeState,
+    /// Whether its image is to have all of its data itself.
+    pub flattening: Flattening,
     /// Why the last step on it failed, if it did.
     pub last_error: Option<String>,
 }
@@ -182,6 +186,7 @@ pub(crate) mod tests {
             policy_revision: 1,
             created_at: Timestamp::UNIX_EPOCH,
             state,
+            flattening: Flattening::default(),
             last_error: None,
         }
     }

@@ -16,6 +16,7 @@ pub mod tenants;
 pub mod trash;
 pub mod volumes;
 
+mod copying;
 mod held;
 mod lists;
 mod loops;
@@ -70,6 +71,7 @@ pub struct App {
     pub(crate) default_pool: PoolName,
     pub(crate) mirrors: Mirrors,
     pub(crate) in_hand: InHand,
+    pub(crate) copying: copying::Copying,
     pub(crate) loops: Loops,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
@@ -118,6 +120,7 @@ impl App {
             images,
             default_pool,
             in_hand: InHand::default(),
+            copying: copying::Copying::default(),
             loops: Loops::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),

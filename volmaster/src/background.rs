@@ -3,6 +3,7 @@
 //! Periodic and nudged, without input, idempotent. Two volmasters may run them on one store at the
 //! same time: every commit has a precondition, every call of the image driver can be repeated.
 
+mod flattening;
 mod trash;
 mod unfinished;
 mod volumes;
@@ -89,7 +90,7 @@ pub async fn once(app: &Arc<App>, name: LoopName, seen: &mut Seen) -> Result<(),
 async fn run(app: Arc<App>, name: LoopName) {
     let mut seen = Seen::default();
     let period = match name {
-        LoopName::Volumes | LoopName::Trash => PERIOD,
+        LoopName::Volumes | LoopName::Trash | LoopName::Flattening => PERIOD,
         LoopName::Unfinished => UNFINISHED_PERIOD,
     };
     loop {
@@ -114,6 +115,7 @@ async fn pass(
     let outcome = match name {
         LoopName::Volumes => volumes::pass(app).await,
         LoopName::Trash => trash::pass(app).await,
+        LoopName::Flattening => flattening::pass(app).await,
         LoopName::Unfinished => unfinished::pass(app, seen).await,
     };
     let (shown, tasks) = match outcome {

@@ -83,6 +83,7 @@ pub fn router(app: Arc<App>, limits: Limits) -> Router {
             get(volumes::volume_get).patch(volumes::volume_set).delete(volumes::volume_remove),
         )
         .route(routes::VOLUME_ADOPT, post(volumes::volume_adopt))
+        .route(routes::VOLUME_FLATTEN, post(volumes::volume_flatten))
         .route(
             routes::SNAPSHOTS,
             get(snapshots::snapshot_list).merge(post(snapshots::snapshot_create)),

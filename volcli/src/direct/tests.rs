@@ -6,7 +6,7 @@ use volcore::options::OptionSet;
 use volcore::policy::TenantPolicy;
 use volcore::snapshot::SnapshotLog;
 use volcore::spec::VolumeSpec;
-use volcore::volume::{ImageFit, Volume, VolumeState};
+use volcore::volume::{Flattening, ImageFit, Volume, VolumeState};
 use volstore::memory::{Fault, MemoryStore};
 use volstore::store::Expect;
 
@@ -44,6 +44,7 @@ async fn furnish(direct: &Direct) {
         policy_revision: 1,
         created_at: jiff::Timestamp::UNIX_EPOCH,
         state: VolumeState::Ready { image_id: "1".into(), fit: ImageFit::Fits },
+        flattening: Flattening::NotAsked,
         last_error: None,
     };
     let holder = Holder {

@@ -43,6 +43,17 @@ pub enum RemoveRefusal {
         /// Since when.
         since: Timestamp,
     },
+    /// Data is being copied into its image.
+    #[error(
+        "volume {volume} is being flattened, since {since:.0}; it can be removed when that is done, see `volcli volume \
+         get {volume}`"
+    )]
+    Flattening {
+        /// Which.
+        volume: VolumeId,
+        /// Since when.
+        since: Timestamp,
+    },
 }
 
 impl RemoveRefusal {
@@ -50,13 +61,14 @@ impl RemoveRefusal {
     pub fn kind(&self) -> Kind {
         match self {
             RemoveRefusal::InUse { .. } => Kind::InUse,
-            RemoveRefusal::RollingBack { .. } => Kind::Busy,
+            RemoveRefusal::RollingBack { .. } | RemoveRefusal::Flattening { .. } => Kind::Busy,
         }
     }
 }
 
 /// A claimed volume is never removed; one that is being removed already goes on. An image that is being adopted is
-/// given back, whatever was asked: until it is this volume's, its data is not this volume's to delete.
+/// given back, whatever was asked: until it is this volume's, its data is not this volume's to delete. What is only to be
+/// flattened is removed; what data is being copied into is not.
 pub fn volume_remove(
     volume: &Volume,
     claim: Option<&Claim>,
@@ -65,6 +77,9 @@ pub fn volume_remove(
 ) -> Result<RemoveDecision, RemoveRefusal> {
     if let Some(claim) = claim {
         return Err(RemoveRefusal::InUse { claim: claim.clone() });
+    }
+    if let Some(since) = volume.flattened_since() {
+        return Err(RemoveRefusal::Flattening { volume: volume.id.clone(), since });
     }
     let image_id = match &volume.state {
         VolumeState::GivingBack { .. } | VolumeState::Removing { .. } => {

@@ -38,6 +38,17 @@ pub enum RollbackRefusal {
         /// Its state.
         state: &'static str,
     },
+    /// Data is being copied into its image.
+    #[error(
+        "volume {volume} is being flattened, since {since:.0}; it can be rolled back when that is done, see `volcli \
+         volume get {volume}`"
+    )]
+    Flattening {
+        /// Which.
+        volume: VolumeId,
+        /// Since when.
+        since: Timestamp,
+    },
 }
 
 impl RollbackRefusal {
@@ -45,7 +56,7 @@ impl RollbackRefusal {
     pub fn kind(&self) -> Kind {
         match self {
             RollbackRefusal::InUse { .. } => Kind::InUse,
-            RollbackRefusal::NotReady { .. } => Kind::Busy,
+            RollbackRefusal::NotReady { .. } | RollbackRefusal::Flattening { .. } => Kind::Busy,
         }
     }
 }
@@ -60,6 +71,9 @@ pub fn volume_rollback(
 ) -> Result<RollbackDecision, RollbackRefusal> {
     if let Some(claim) = claim {
         return Err(RollbackRefusal::InUse { claim: claim.clone() });
+    }
+    if let Some(since) = volume.flattened_since() {
+        return Err(RollbackRefusal::Flattening { volume: volume.id.clone(), since });
     }
     match &volume.state {
         VolumeState::RollingBack { snapshot: other, .. } if other == snapshot => {

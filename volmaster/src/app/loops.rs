@@ -16,6 +16,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(2);
 
 /// How many objects a reconciler works on at a time.
 const AT_A_TIME: usize = 16;
+/// How many images are flattened at a time: all their data is copied, beside the work of others.
+const FLATTENINGS: usize = 2;
 
 /// The reconcilers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,11 +28,14 @@ pub enum LoopName {
     Unfinished,
     /// Frees the space of what was removed.
     Trash,
+    /// Flattens clones.
+    Flattening,
 }
 
 impl LoopName {
     /// All of them.
-    pub const ALL: [LoopName; 3] = [LoopName::Volumes, LoopName::Unfinished, LoopName::Trash];
+    pub const ALL: [LoopName; 4] =
+        [LoopName::Volumes, LoopName::Unfinished, LoopName::Trash, LoopName::Flattening];
 
     /// As `/v1/status` shows it.
     pub fn as_str(self) -> &'static str {
@@ -38,16 +43,29 @@ impl LoopName {
             LoopName::Volumes => "volumes",
             LoopName::Unfinished => "unfinished",
             LoopName::Trash => "trash",
+            LoopName::Flattening => "flattening",
         }
     }
 }
 
 /// The state of the reconcilers: nothing in it has to survive.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Loops {
     volumes: Cell,
     unfinished: Cell,
     trash: Cell,
+    flattening: Cell,
+}
+
+impl Default for Loops {
+    fn default() -> Self {
+        Loops {
+            volumes: Cell::new(AT_A_TIME),
+            unfinished: Cell::new(AT_A_TIME),
+            trash: Cell::new(AT_A_TIME),
+            flattening: Cell::new(FLATTENINGS),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -60,14 +78,14 @@ pub(crate) struct Cell {
     places: Arc<Semaphore>,
 }
 
-impl Default for Cell {
-    fn default() -> Self {
+impl Cell {
+    fn new(places: usize) -> Self {
         Cell {
             nudge: Notify::new(),
             shown: Mutex::default(),
             retries: Mutex::default(),
             running: Arc::default(),
-            places: Arc::new(Semaphore::new(AT_A_TIME)),
+            places: Arc::new(Semaphore::new(places)),
         }
     }
 }
@@ -112,6 +130,7 @@ impl Loops {
             LoopName::Volumes => &self.volumes,
             LoopName::Unfinished => &self.unfinished,
             LoopName::Trash => &self.trash,
+            LoopName::Flattening => &self.flattening,
         }
     }
 
@@ -130,7 +149,7 @@ impl Loops {
     }
 
     /// How often each has run and failed, for the metrics.
-    pub(crate) fn counts(&self) -> [(LoopName, u64, u64); 3] {
+    pub(crate) fn counts(&self) -> [(LoopName, u64, u64); 4] {
         LoopName::ALL.map(|name| {
             let shown = self.of(name).shown();
             (name, shown.state.runs, shown.failures)
@@ -173,15 +192,25 @@ impl Cell {
         self.retries().get(&object).is_none_or(|retry| retry.not_before <= Instant::now())
     }
 
-    /// Puts the next try off: two seconds, then twice as long each time, up to a minute.
+    /// Counts a failure, and puts the next try off.
     pub(crate) fn failed(&self, object: Uuid) {
         self.shown().failures += 1;
+        self.put_off(object);
+    }
+
+    /// Puts the next try off: two seconds, then twice as long each time, up to a minute.
+    pub(crate) fn put_off(&self, object: Uuid) {
         let mut retries = self.retries();
         let retry = retries.entry(object);
         let retry = retry.or_insert(Retry { failures: 0, not_before: Instant::now() });
         let pause = FIRST_PAUSE * 2_u32.saturating_pow(retry.failures.min(5));
         retry.failures += 1;
         retry.not_before = Instant::now() + pause.min(LONGEST_PAUSE);
+    }
+
+    /// Forgets the failures of an object, so that it is tried again at once.
+    pub(crate) fn again(&self, object: Uuid) {
+        self.retries().remove(&object);
     }
 
     /// Forgets the failures of all objects but these.

@@ -185,6 +185,7 @@ pub async fn trash_restore(
             policy_revision: kept.policy_revision,
             created_at: kept.created_at,
             state: VolumeState::Restoring { since: app.now(), image_id, was: name },
+            flattening: kept.flattening,
             last_error: None,
         };
         restoring.spec.pool = pool;

@@ -3,6 +3,7 @@
 mod adopt;
 mod clone;
 mod create;
+mod flatten;
 mod remove;
 mod restore;
 mod set;
@@ -19,7 +20,8 @@ use volcore::name::{SnapshotName, TenantName, VolumeId};
 use volcore::options::OptionError;
 use volcore::spec::SpecError;
 use volcore::volume::{
-    AdoptRefusal, CreateRefusal, ImageName, RemoveRefusal, SetRefusal, Volume, VolumeState,
+    AdoptRefusal, CreateRefusal, FlattenRefusal, ImageName, RemoveRefusal, SetRefusal, Volume,
+    VolumeState,
 };
 use volstorage::image::{ImageError, ImageSource};
 use volstore::records::Versioned;
@@ -32,6 +34,8 @@ pub use adopt::volume_adopt;
 pub(crate) use adopt::{finish_adopt, finish_give_back};
 pub use create::{Creation, volume_create};
 pub(crate) use create::{abandoned, finish_create, take_up};
+pub(crate) use flatten::finish_flatten;
+pub use flatten::volume_flatten;
 pub use remove::{LeftBehind, Removal, RemoveAsk, volume_remove};
 pub(crate) use remove::{Mode, finish_remove};
 pub(crate) use restore::finish_restore;
@@ -92,6 +96,9 @@ pub enum VolumeError {
     /// The rules say no.
     #[error(transparent)]
     Set(#[from] SetRefusal),
+    /// The rules say no.
+    #[error(transparent)]
+    Flatten(#[from] FlattenRefusal),
     /// Policy, options and the image that is there make no volume.
     #[error("no image can be adopted for volume {volume}")]
     NotAdoptable {
@@ -185,7 +192,7 @@ pub enum VolumeError {
     /// The image driver failed.
     #[error("could not {action} volume {volume}")]
     Image {
-        /// `create`, `remove`, `restore` or `set the size and the limits of`.
+        /// `create`, `remove`, `restore`, `flatten` or `set the size and the limits of`.
         action: &'static str,
         /// Which.
         volume: VolumeId,
@@ -232,6 +239,7 @@ impl Failing for VolumeError {
             VolumeError::Create(refusal) => refusal.kind(),
             VolumeError::Remove(refusal) => refusal.kind(),
             VolumeError::Set(refusal) => refusal.kind(),
+            VolumeError::Flatten(refusal) => refusal.kind(),
             VolumeError::StillCreating { .. }
             | VolumeError::OriginNotReady { .. }
             | VolumeError::Contended { .. } => Kind::Busy,

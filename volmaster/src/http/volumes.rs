@@ -119,6 +119,20 @@ pub(super) async fn volume_set(
     Ok(ok(&shown_with_claim(&http.app, volume, claim)))
 }
 
+pub(super) async fn volume_flatten(
+    State(http): State<Shared>,
+    Of(id): Of<VolumeId>,
+    _: NoQuery,
+) -> Result<Response, Failure> {
+    let app = http.app.clone();
+    let work = async move {
+        volumes::volume_flatten(&app, &id).await?;
+        volumes::volume_get(&app, &id).await
+    };
+    let (volume, claim) = http.app.detached(work).await??;
+    Ok(ok(&shown_with_claim(&http.app, volume, claim)))
+}
+
 pub(super) async fn volume_remove(
     State(http): State<Shared>,
     Of(id): Of<VolumeId>,
@@ -155,5 +169,10 @@ pub(super) fn shown_with_claim(
 ) -> Volume {
     let image = volumes::image_shown(app, &volume.image());
     let schedule = schedules::schedule_shown(app, &volume);
-    Volume::new(volume, image, claim.and_then(Mount::from_claim), schedule)
+    let percent = app.copying.percent(volume.uid);
+    let mut shown = Volume::new(volume, image, claim.and_then(Mount::from_claim), schedule);
+    if let Some(flattening) = &mut shown.flattening {
+        flattening.percent = percent;
+    }
+    shown
 }

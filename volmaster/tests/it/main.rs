@@ -8,6 +8,7 @@ mod bad_input;
 mod client;
 mod doctor;
 mod faults;
+mod flatten;
 mod limits;
 mod mortal;
 mod orders;

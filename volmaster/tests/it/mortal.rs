@@ -47,6 +47,7 @@ struct Life {
     image_gate: Mutex<Option<Gate>>,
     limit_gate: Mutex<Option<Gate>>,
     commit_gate: Mutex<Option<Gate>>,
+    flatten_gates: Mutex<Vec<Gate>>,
 }
 
 #[derive(Default)]
@@ -113,6 +114,13 @@ impl Mortal {
     pub fn gate_limit(&self) -> Gate {
         let gate = Gate::default();
         *self.life.limit_gate.lock().unwrap() = Some(gate.clone());
+        gate
+    }
+
+    /// Holds up the next flattening that has no gate yet: its data is copied, and nobody knows.
+    pub fn gate_flatten(&self) -> Gate {
+        let gate = Gate::default();
+        self.life.flatten_gates.lock().unwrap().push(gate.clone());
         gate
     }
 
@@ -323,7 +331,10 @@ impl ImageDriver for Mortal {
         progress: &Progress,
     ) -> Result<Flattened, ImageError> {
         self.images_answer().await;
-        self.answered(self.images.flatten(image, progress).await).await
+        let flattened = self.images.flatten(image, progress).await;
+        let gate = self.life.flatten_gates.lock().unwrap().pop();
+        Gate::pass(&Mutex::new(gate)).await;
+        self.answered(flattened).await
     }
 
     async fn resize(&self, image: &ImageName, size: Size) -> Result<Resized, ImageError> {

@@ -387,7 +387,7 @@ async fn settings_and_status() {
     let status = client.get("/v1/status").await.expect(200).json();
     assert_eq!(status["volumes"], 1);
     assert_eq!(status["images"]["ok"], true);
-    assert_eq!(status["loops"].as_array().unwrap().len(), 3);
+    assert_eq!(status["loops"].as_array().unwrap().len(), 4);
     assert_eq!(client.get("/healthz").await.expect(200).json(), json!({"status": "ok"}));
     assert_eq!(client.get("/readyz").await.expect(200).json(), json!({"status": "ok"}));
     let root = client.get("/v1").await.expect(200).json();

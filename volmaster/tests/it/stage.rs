@@ -143,8 +143,9 @@ impl Stage {
         for key in self.keys("volumes/").await {
             let id: VolumeId = key.strip_prefix("volumes/").unwrap().parse().unwrap();
             let found = self.records().volume(&id).await.unwrap();
-            let state = found.unwrap().value.state;
-            if !matches!(state, VolumeState::Ready { fit: ImageFit::Fits, .. }) {
+            let found = found.unwrap().value;
+            let is_ready = matches!(found.state, VolumeState::Ready { fit: ImageFit::Fits, .. });
+            if !is_ready || found.to_be_flattened().is_some() {
                 pending.push(key);
             }
         }

@@ -23,7 +23,7 @@ use volcore::name::{BootId, HostName, VolumeId};
 use volcore::options::{Access, OptionSet};
 use volcore::policy::TenantPolicy;
 use volcore::spec::VolumeSpec;
-use volcore::volume::{self, Disposal, ImageFit, VolumeState};
+use volcore::volume::{self, Disposal, Flattening, ImageFit, VolumeState};
 use volplugin::app::cache::Cache;
 use volplugin::app::changes::Stunted;
 use volplugin::app::orders::Obeying;
@@ -158,6 +158,7 @@ impl Master for FakeMaster {
                 policy_revision: 1,
                 created_at: Timestamp::UNIX_EPOCH,
                 state: VolumeState::Ready { image_id: "1".to_owned(), fit: ImageFit::Fits },
+                flattening: Flattening::NotAsked,
                 last_error: None,
             });
             let volume = volume.clone();

@@ -9,7 +9,7 @@ use volcore::options::OptionSet;
 use volcore::order::{Order, OrderState, Thawed, ThawedBy};
 use volcore::snapshot::{SnapshotFailure, SnapshotLog};
 use volcore::spec::VolumeSpec;
-use volcore::volume::{Disposal, ImageFit, Volume, VolumeState};
+use volcore::volume::{Disposal, Flattening, ImageFit, Volume, VolumeState};
 
 use super::*;
 use crate::keys::Keys;
@@ -45,6 +45,7 @@ fn volume(state: VolumeState) -> Volume {
         policy_revision: 3,
         created_at: at(1),
         state,
+        flattening: Flattening::NotAsked,
         last_error: None,
     }
 }
@@ -243,9 +244,9 @@ fn the_trash() {
     for trash in &all {
         assert_eq!(StoredTrash::from(trash).into_trash().as_ref(), Ok(trash));
     }
-    let Volume { spec, policy_revision, created_at, .. } =
+    let Volume { spec, policy_revision, created_at, flattening, .. } =
         volume(VolumeState::Creating { since: at(1) });
-    let kept = Some(Kept { spec, policy_revision, created_at });
+    let kept = Some(Kept { spec, policy_revision, created_at, flattening });
     let restorable = Trash { kept, ..all[0].clone() };
     assert_eq!(StoredTrash::from(&restorable).into_trash().as_ref(), Ok(&restorable));
     insta::assert_snapshot!(golden(&StoredTrash::from(&restorable)), @r#"{"v":1,"volume":"t/v","uid":"00000000-0000-0000-0000-000000000007","since":"1970-01-01T00:00:06Z","what":{"is":"image","pool":"rbd","id":"10ab","name":"t.v","purge_after":"1970-01-01T00:00:06Z"},"kept":{"created_at":"1970-01-01T00:00:01Z","policy_revision":3,"options":{"pool":"rbd","size":"10 MiB","filesystem":"ext4","ephemeral":false,"on-remove":"keep","snapshots":true,"snapshot":{"frequency":"30m","keep":20,"freeze":false},"rate-limit":{"write-iops":1000},"access":"auto","mount-options":[],"map-options":[],"sharing":"host"},"format":"mkfs.ext4 -m0 %"}}"#);
@@ -302,4 +303,20 @@ async fn uploads_are_counted_by_looking() {
         let Commit::Done(at) = records.commit(changes).await.unwrap() else { panic!() };
         expect = Expect::At(at);
     }
+}
+
+#[test]
+fn a_flattening_is_stored_where_there_is_one() {
+    let ready = volume(VolumeState::Ready { image_id: "10ab".into(), fit: ImageFit::Fits });
+    let with = |flattening| Volume { flattening, ..ready.clone() };
+    assert!(!there_and_back(&ready).contains("flattening"));
+    let part = |flattening| {
+        let json = there_and_back(&with(flattening));
+        json[json.find(r#""flattening""#).unwrap()..].to_owned()
+    };
+    let reason = Some("held".to_owned());
+    insta::assert_snapshot!(part(Flattening::Pending { since: at(9), reason: None }), @r#""flattening":{"is":"pending","since":"1970-01-01T00:00:09Z"}}"#);
+    insta::assert_snapshot!(part(Flattening::Pending { since: at(9), reason }), @r#""flattening":{"is":"pending","since":"1970-01-01T00:00:09Z","reason":"held"}}"#);
+    insta::assert_snapshot!(part(Flattening::UnderWay { since: at(9) }), @r#""flattening":{"is":"under-way","since":"1970-01-01T00:00:09Z"}}"#);
+    insta::assert_snapshot!(part(Flattening::Done), @r#""flattening":{"is":"done"}}"#);
 }

@@ -7,7 +7,7 @@ use volcore::format::FormatCommand;
 use volcore::name::{SnapshotName, VolumeId};
 use volcore::options::OptionSet;
 use volcore::spec::VolumeSpec;
-use volcore::volume::{Disposal, ImageFit, Volume, VolumeState};
+use volcore::volume::{Disposal, Flattening, ImageFit, Volume, VolumeState};
 
 use super::V1;
 
@@ -23,6 +23,8 @@ pub struct StoredVolume {
     policy_revision: u64,
     options: OptionSet,
     format: FormatCommand,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    flattening: Option<StoredFlattening>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     last_error: Option<String>,
 }
@@ -92,6 +94,49 @@ pub enum StoredState {
         /// What becomes of the data.
         disposal: StoredDisposal,
     },
+}
+
+/// What was asked for, or done, so that an image has all of its data itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum StoredFlattening {
+    /// [`Flattening::Pending`].
+    Pending {
+        /// When it was asked for.
+        since: Timestamp,
+        /// Why the last attempt came to nothing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    /// [`Flattening::UnderWay`].
+    UnderWay {
+        /// When it was asked for.
+        since: Timestamp,
+    },
+    /// [`Flattening::Done`].
+    Done,
+}
+
+impl StoredFlattening {
+    fn of(flattening: &Flattening) -> Option<Self> {
+        Some(match flattening.clone() {
+            Flattening::NotAsked => return None,
+            Flattening::Pending { since, reason } => StoredFlattening::Pending { since, reason },
+            Flattening::UnderWay { since } => StoredFlattening::UnderWay { since },
+            Flattening::Done => StoredFlattening::Done,
+        })
+    }
+
+    fn read(stored: Option<Self>) -> Flattening {
+        match stored {
+            None => Flattening::NotAsked,
+            Some(StoredFlattening::Pending { since, reason }) => {
+                Flattening::Pending { since, reason }
+            }
+            Some(StoredFlattening::UnderWay { since }) => Flattening::UnderWay { since },
+            Some(StoredFlattening::Done) => Flattening::Done,
+        }
+    }
 }
 
 /// What a removal does with the data.
@@ -184,7 +229,8 @@ impl From<StoredState> for VolumeState {
 
 impl From<&Volume> for StoredVolume {
     fn from(volume: &Volume) -> Self {
-        let Volume { id: _, uid, spec, policy_revision, created_at, state, last_error } = volume;
+        let Volume { id: _, uid, spec, policy_revision, created_at, state, flattening, last_error } =
+            volume;
         StoredVolume {
             v: V1,
             uid: *uid,
@@ -193,6 +239,7 @@ impl From<&Volume> for StoredVolume {
             policy_revision: *policy_revision,
             options: spec.to_options(),
             format: spec.format.clone(),
+            flattening: StoredFlattening::of(flattening),
             last_error: last_error.clone(),
         }
     }
@@ -209,10 +256,20 @@ impl StoredVolume {
             policy_revision,
             options,
             format,
+            flattening,
             last_error,
         } = self;
         let spec = thaw(options, format)?;
-        Ok(Volume { id, uid, spec, policy_revision, created_at, state: state.into(), last_error })
+        Ok(Volume {
+            id,
+            uid,
+            spec,
+            policy_revision,
+            created_at,
+            state: state.into(),
+            flattening: StoredFlattening::read(flattening),
+            last_error,
+        })
     }
 }
 
@@ -233,6 +290,8 @@ pub struct Kept {
     pub policy_revision: u64,
     /// When it was made.
     pub created_at: Timestamp,
+    /// Whether its image is to have all of its data itself; gone on with when it is restored.
+    pub flattening: Flattening,
 }
 
 /// [`Kept`], as it is stored.
@@ -243,23 +302,27 @@ pub(super) struct StoredKept {
     policy_revision: u64,
     options: OptionSet,
     format: FormatCommand,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    flattening: Option<StoredFlattening>,
 }
 
 impl From<&Kept> for StoredKept {
     fn from(kept: &Kept) -> Self {
-        let Kept { spec, policy_revision, created_at } = kept;
+        let Kept { spec, policy_revision, created_at, flattening } = kept;
         StoredKept {
             created_at: *created_at,
             policy_revision: *policy_revision,
             options: spec.to_options(),
             format: spec.format.clone(),
+            flattening: StoredFlattening::of(flattening),
         }
     }
 }
 
 impl StoredKept {
     pub(super) fn into_kept(self) -> Result<Kept, String> {
-        let StoredKept { created_at, policy_revision, options, format } = self;
-        Ok(Kept { spec: thaw(options, format)?, policy_revision, created_at })
+        let StoredKept { created_at, policy_revision, options, format, flattening } = self;
+        let flattening = StoredFlattening::read(flattening);
+        Ok(Kept { spec: thaw(options, format)?, policy_revision, created_at, flattening })
     }
 }

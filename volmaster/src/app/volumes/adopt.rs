@@ -11,7 +11,7 @@ use volcore::options::OptionSet;
 use volcore::policy::Tenant;
 use volcore::spec::{FoundImage, VolumeSpec};
 use volcore::volume::{
-    AdoptDecision, ImageFit, ImageName, Volume, VolumeState, volume_adopt as decide,
+    AdoptDecision, Flattening, ImageFit, ImageName, Volume, VolumeState, volume_adopt as decide,
 };
 use volstorage::image::{Adoptable, Adoption, ImageError};
 use volstore::records::Versioned;
@@ -79,6 +79,7 @@ async fn begin(
         policy_revision: tenant.value.revision,
         created_at: now,
         state: VolumeState::Adopting { since: now, image_id, former },
+        flattening: Flattening::NotAsked,
         last_error: None,
     };
     let changes = app

@@ -9,7 +9,7 @@ use volcore::name::VolumeId;
 use volcore::options::OptionSet;
 use volcore::policy::Tenant;
 use volcore::spec::VolumeSpec;
-use volcore::volume::{CreateDecision, ImageFit, Volume, VolumeState};
+use volcore::volume::{CreateDecision, Flattening, ImageFit, Volume, VolumeState};
 use volstorage::image::{Created, Discarded, ImageError, NewImage};
 use volstore::records::{Trash, TrashKind, Versioned};
 use volstore::store::{Commit, Expect, StoreError};
@@ -112,6 +112,7 @@ async fn begin(
         policy_revision: tenant.value.revision,
         created_at: now,
         state: VolumeState::Creating { since: now },
+        flattening: Flattening::NotAsked,
         last_error: None,
     };
     let changes = app

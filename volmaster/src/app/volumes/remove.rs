@@ -325,8 +325,8 @@ async fn leavings(
         Disposal::Trash => {
             let global = app.records.global().await?.map(|found| found.value).unwrap_or_default();
             let until = now.checked_add(signed(global.trash_retention.get()));
-            let Volume { spec, policy_revision, created_at, .. } = volume.clone();
-            let kept = Kept { spec, policy_revision, created_at };
+            let Volume { spec, policy_revision, created_at, flattening, .. } = volume.clone();
+            let kept = Kept { spec, policy_revision, created_at, flattening };
             (LeftBehind::Trash(trashed.clone()), until.unwrap_or(Timestamp::MAX), Some(kept))
         }
     };

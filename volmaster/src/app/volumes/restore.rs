@@ -84,11 +84,12 @@ async fn put_back(
     let global = app.records.global().await?.map(|found| found.value).unwrap_or_default();
     let now = app.now();
     let until = now.checked_add(super::create::signed(global.trash_retention.get()));
-    let Volume { id, uid, spec, policy_revision, created_at, .. } = restoring.value.clone();
+    let Volume { id, uid, spec, policy_revision, created_at, flattening, .. } =
+        restoring.value.clone();
     let TrashedImage { pool, id: image_id, name } = trashed.clone();
     let kind =
         TrashKind::Image { pool, id: image_id, name, purge_after: until.ok(), purging: false };
-    let kept = Some(Kept { spec, policy_revision, created_at });
+    let kept = Some(Kept { spec, policy_revision, created_at, flattening });
     let trash = Trash { volume: id.clone(), uid, since: now, kind, kept };
     let changes =
         app.records.changes().delete_volume(&id, restoring.at).put_trash(&trash, Expect::Absent);
