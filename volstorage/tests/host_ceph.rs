@@ -8,7 +8,10 @@
 mod ceph;
 mod host_support;
 
+use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ceph::{CEPH, Frozen};
@@ -20,10 +23,14 @@ use nix::unistd::{Pid, getsid};
 use uuid::Uuid;
 use volcore::Kind;
 use volcore::options::Access;
+use volcore::volume::ImageName;
+use volstorage::ceph::ConnectOptions;
 use volstorage::faults::Fault;
 use volstorage::host::{Found, Grown, HostDriver, HostError, Mode, Undone};
-use volstorage::image::ImageSource;
+use volstorage::image::{Flattened, ImageDriver, ImageError, ImageSource, Progress};
 use volstorage::linux::LinuxHost;
+use volstorage::rbd::RbdImages;
+use volstorage::rbd::connection::{Connection, TIMEOUTS};
 
 fn server(bed: &Bed) -> Pid {
     let servers = host_support::servers_below(bed.config.map_root.to_str().unwrap());
@@ -412,4 +419,79 @@ async fn a_clone_is_mounted_beside_its_source() {
         down(&host, &clone, &targets[1]).await;
         bed.assert_clean();
     }
+}
+
+/// A clone gets all of its data itself while containers write on it; then what it was cloned from can go.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clone_is_flattened_while_it_is_written_to() {
+    let _part = CEPH.whole.read().await;
+    let names = ["source", "flat"].map(|what| format!("t.{what}"));
+    let source = CEPH.formatted(&names[0], "128M", &["mkfs.ext4", "-q", "-m0"]).await;
+    let bed = Bed::with_ceph(&CEPH.conf);
+    let (host, targets) = (bed.host(), names.each_ref().map(|name| bed.target(name)));
+    let content = (0..=250_u8).collect::<Vec<_>>().repeat(200 << 10);
+    up(&host, &source, &targets[0]).await;
+    std::fs::write(targets[0].join("kept"), &content).unwrap();
+    down(&host, &source, &targets[0]).await;
+    let snapshot = format!("{}@now", names[0]);
+    CEPH.rbd(&["snap", "create", "--no-progress", &snapshot]);
+    CEPH.rbd(&["clone", "--rbd-default-clone-format", "2", &snapshot, &names[1]]);
+    let info = |name: &str| -> serde_json::Value {
+        serde_json::from_str(&CEPH.rbd(&["info", "--format", "json", name])).unwrap()
+    };
+    assert_eq!(info(&names[1])["parent"]["image"], names[0].as_str());
+
+    let clone = ImageSource::Rbd { pool: "rbd".to_owned(), image: names[1].clone() };
+    up(&host, &clone, &targets[1]).await;
+    let written = Arc::new(AtomicUsize::new(0));
+    let done = Arc::new(AtomicBool::new(false));
+    let writer = {
+        let (written, done, file) = (written.clone(), done.clone(), targets[1].join("new"));
+        std::thread::spawn(move || {
+            let mut file = std::fs::File::create(file).unwrap();
+            while !done.load(Ordering::SeqCst) {
+                file.write_all(b"written while it was flattened\n").unwrap();
+                file.sync_all().unwrap();
+                written.fetch_add(1, Ordering::SeqCst);
+            }
+        })
+    };
+    let scratch = tempfile::tempdir().unwrap();
+    let options = ConnectOptions {
+        key: None,
+        conf: CEPH.conf.clone(),
+        user: "admin".to_owned(),
+        timeouts: TIMEOUTS,
+    };
+    let images = RbdImages::new(Connection::new(options), scratch.path()).unwrap();
+    let image = ImageName { pool: "rbd".parse().unwrap(), name: names[1].clone() };
+    let progress = Progress::default();
+    let (flat, at_once) =
+        tokio::join!(images.flatten(&image, &progress), images.flatten(&image, &progress));
+    // Of two at once one does it, and the other is told so, or that it is done.
+    let count =
+        [&flat, &at_once].into_iter().filter(|done| matches!(done, Ok(Flattened::Flattened)));
+    assert_eq!(count.count(), 1, "{flat:?}, {at_once:?}");
+    for one in [flat, at_once] {
+        assert!(matches!(one, Ok(_) | Err(ImageError::InUse { .. })), "{one:?}");
+    }
+    let (copied, total) = progress.get();
+    assert!(total > 0 && copied == total, "{copied} of {total}");
+    let so_far = written.load(Ordering::SeqCst);
+    assert!(so_far > 0, "nobody wrote meanwhile");
+    done.store(true, Ordering::SeqCst);
+    writer.join().unwrap();
+    assert!(info(&names[1]).get("parent").is_none(), "{}", info(&names[1]));
+    assert_eq!(images.flatten(&image, &progress).await.unwrap(), Flattened::AlreadyFlat);
+
+    CEPH.rbd(&["snap", "purge", "--no-progress", &names[0]]);
+    CEPH.rbd(&["rm", "--no-progress", &names[0]]);
+    down(&host, &clone, &targets[1]).await;
+    up(&host, &clone, &targets[1]).await;
+    assert!(std::fs::read(targets[1].join("kept")).unwrap() == content, "what it was cloned with");
+    let new = std::fs::read_to_string(targets[1].join("new")).unwrap();
+    assert_eq!(new.lines().count(), written.load(Ordering::SeqCst));
+    down(&host, &clone, &targets[1]).await;
+    bed.assert_clean();
+    CEPH.rbd(&["rm", "--no-progress", &names[1]]);
 }

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 use volcore::Kind;
 use volcore::limit::RateLimits;
+use volcore::options::Access;
 use volcore::volume::ImageName;
 use volstorage::image::{
     Created, Discarded, Flattened, ImageDriver, ImageError, ImageSnapshot, NewClone, NewImage,
@@ -36,6 +37,7 @@ macro_rules! snapshot_contract {
             rollback_is_refused_while_somebody_has_it_open,
             an_image_in_use_is_snapshotted_and_grows,
             clones_are_images_of_their_own,
+            flattened_clones_keep_their_snapshots,
             concurrent_clones_are_one,
             a_parent_goes_when_its_clones_need_it_no_more,
             images_grow_and_never_shrink,
@@ -281,6 +283,31 @@ pub async fn clones_are_images_of_their_own(h: &impl Harness) {
     let third = new_clone(again, "third");
     driver.snapshot_clone(&third).await.unwrap();
     assert_same(&h.content(&third.image).await, &content, "a clone of a clone");
+}
+
+/// What a clone had before it was flattened it can go back to, whichever features its access leaves it.
+pub async fn flattened_clones_keep_their_snapshots(h: &impl Harness) {
+    for access in [Access::Auto, Access::Kernel] {
+        let driver = h.driver();
+        let source = made(h, &format!("source-{access}")).await;
+        let one = at(&source.image, "one");
+        driver.snapshot_create(&one).await.unwrap();
+        let mut clone = new_clone(one, &format!("kept-{access}"));
+        clone.access = access;
+        driver.snapshot_clone(&clone).await.unwrap();
+        let content = h.content(&clone.image).await;
+        let own = at(&clone.image, "own");
+        driver.snapshot_create(&own).await.unwrap();
+        h.write(&clone.image, 5 << 20, b"otherwise").await;
+        let now = h.content(&clone.image).await;
+        driver.flatten(&clone.image, &Progress::default()).await.unwrap();
+        assert_same(&h.content(&clone.image).await, &now, "flattened");
+        driver.snapshot_rollback(&own).await.unwrap();
+        assert_same(&h.content(&clone.image).await, &content, &format!("{access}: rolled back"));
+        let second = new_clone(own, &format!("of-it-{access}"));
+        driver.snapshot_clone(&second).await.unwrap();
+        assert_same(&h.content(&second.image).await, &content, "a clone of its snapshot");
+    }
 }
 
 pub async fn concurrent_clones_are_one(h: &impl Harness) {
