@@ -90,7 +90,7 @@ const fn route(
 }
 
 /// Every method of every route.
-pub const ROUTES: [Route; 44] = [
+pub const ROUTES: [Route; 45] = [
     route("GET", TENANTS, "tenant_list", "Lists the tenants."),
     route("GET", TENANT, "tenant_get", "Shows a tenant with its newest policy."),
     route("PUT", TENANT, "tenant_upload", "Uploads a policy as the tenant's next revision."),
