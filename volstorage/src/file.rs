@@ -33,8 +33,8 @@ use crate::faults::Faults;
 use crate::format::{Formatter, off_thread, off_thread_within};
 use crate::image::{
     Adoptable, Adoption, Confirm, Confirmed, Created, Discarded, Flattened, ImageDriver,
-    ImageError, ImageInfo, ImageSnapshot, ImageSource, NewClone, NewImage, Progress, Purged,
-    Removed, Resized, Restored, Snapped, SnapshotInfo, SnapshotUsage, Stock, TrashedImage,
+    ImageError, ImageInfo, ImageSnapshot, ImageSource, Inspection, NewClone, NewImage, Progress,
+    Purged, Removed, Resized, Restored, Snapped, SnapshotInfo, SnapshotUsage, Stock, TrashedImage,
     Unfinished, Verdict,
 };
 
@@ -240,6 +240,11 @@ impl ImageDriver for FileImages {
 
     async fn stock(&self) -> Result<Stock, ImageError> {
         self.on_disk("list all images".to_owned(), Store::stock).await
+    }
+
+    async fn inspect(&self, image: &ImageName) -> Result<Option<Inspection>, ImageError> {
+        let (action, image) = (format!("look at image {image}"), image.clone());
+        self.on_disk(action, move |store| store.inspect(&image)).await
     }
 
     async fn unfinished(&self) -> Result<Vec<Unfinished>, ImageError> {

@@ -26,7 +26,7 @@ pub use self::snapshot::{
     Confirm, Confirmed, Flattened, ImageSnapshot, NewClone, Progress, Removed, Resized, Restored,
     Snapped, SnapshotInfo, SnapshotUsage, Verdict,
 };
-pub use self::stock::{Stock, Stocked};
+pub use self::stock::{Inspection, Stock, Stocked};
 
 /// An image to be made.
 #[derive(Clone, Debug)]
@@ -456,6 +456,10 @@ pub trait ImageDriver: Send + Sync + 'static {
     /// All images and the trash of all pools. Takes time in proportion to their number, and keeps nothing else waiting;
     /// what comes or goes meanwhile may be in it or not.
     async fn stock(&self) -> Result<Stock, ImageError>;
+
+    /// Looks who has an image open, and for its snapshots, at one go and like [`stock`](Self::stock) in nobody's way;
+    /// `None` only when the cluster said that there is no such image or pool.
+    async fn inspect(&self, image: &ImageName) -> Result<Option<Inspection>, ImageError>;
 
     /// What attempts have left under temporary names, in all pools.
     async fn unfinished(&self) -> Result<Vec<Unfinished>, ImageError>;

@@ -41,8 +41,8 @@ use crate::format::Formatter;
 use crate::format::scratch::Scratch;
 use crate::image::{
     Adoptable, Adoption, Confirm, Confirmed, Created, Discarded, Flattened, ImageDriver,
-    ImageError, ImageInfo, ImageSnapshot, ImageSource, NewClone, NewImage, Progress, Purged,
-    Removed, Resized, Restored, Snapped, SnapshotInfo, SnapshotUsage, Stock, TrashedImage,
+    ImageError, ImageInfo, ImageSnapshot, ImageSource, Inspection, NewClone, NewImage, Progress,
+    Purged, Removed, Resized, Restored, Snapped, SnapshotInfo, SnapshotUsage, Stock, TrashedImage,
     Unfinished, Verdict,
 };
 
@@ -482,6 +482,10 @@ impl ImageDriver for RbdImages {
 
     async fn stock(&self) -> Result<Stock, ImageError> {
         self.stock_now().await
+    }
+
+    async fn inspect(&self, image: &ImageName) -> Result<Option<Inspection>, ImageError> {
+        self.inspect_now(image).await
     }
 
     async fn unfinished(&self) -> Result<Vec<Unfinished>, ImageError> {

@@ -14,8 +14,8 @@ use volmaster::app::App;
 use volstorage::fake::image::FakeImages;
 use volstorage::image::{
     Adoptable, Adoption, Confirm, Confirmed, Created, Discarded, Flattened, ImageDriver,
-    ImageError, ImageInfo, ImageSnapshot, ImageSource, NewClone, NewImage, Progress, Purged,
-    Removed, Resized, Restored, Snapped, SnapshotInfo, SnapshotUsage, Stock, TrashedImage,
+    ImageError, ImageInfo, ImageSnapshot, ImageSource, Inspection, NewClone, NewImage, Progress,
+    Purged, Removed, Resized, Restored, Snapped, SnapshotInfo, SnapshotUsage, Stock, TrashedImage,
     Unfinished,
 };
 use volstore::memory::MemoryStore;
@@ -248,11 +248,6 @@ impl ImageDriver for Mortal {
 
     async fn find(&self, image: &ImageName) -> Result<Option<ImageInfo>, ImageError> {
         self.images_answer().await;
-        if self.life.state.lock().unwrap().broken.as_ref() == Some(image) {
-            let action = format!("look at image {image}");
-            let source = Box::new(std::io::Error::other("its header is damaged"));
-            return Err(ImageError::Failed { action, source });
-        }
         self.images.find(image).await
     }
 
@@ -366,6 +361,16 @@ impl ImageDriver for Mortal {
     async fn stock(&self) -> Result<Stock, ImageError> {
         self.images_answer().await;
         self.images.stock().await
+    }
+
+    async fn inspect(&self, image: &ImageName) -> Result<Option<Inspection>, ImageError> {
+        self.images_answer().await;
+        if self.life.state.lock().unwrap().broken.as_ref() == Some(image) {
+            let action = format!("look at image {image}");
+            let source = Box::new(std::io::Error::other("its header is damaged"));
+            return Err(ImageError::Failed { action, source });
+        }
+        self.images.inspect(image).await
     }
 
     async fn unfinished(&self) -> Result<Vec<Unfinished>, ImageError> {

@@ -27,9 +27,9 @@ use crate::draft;
 use crate::faults::Faults;
 use crate::image::{
     Adoptable, Adoption, Confirm, Confirmed, Created, Discarded, Flattened, ImageDriver,
-    ImageError, ImageInfo, ImageSnapshot, ImageSource, NewClone, NewImage, Progress, Purged,
-    Removed, Resized, Restored, Snapped, SnapshotInfo, SnapshotUsage, Stock, Stocked, TrashedImage,
-    Unfinished, Verdict,
+    ImageError, ImageInfo, ImageSnapshot, ImageSource, Inspection, NewClone, NewImage, Progress,
+    Purged, Removed, Resized, Restored, Snapped, SnapshotInfo, SnapshotUsage, Stock, Stocked,
+    TrashedImage, Unfinished, Verdict,
 };
 
 /// What an image is to be, however it comes by its data.
@@ -441,6 +441,19 @@ impl ImageDriver for FakeImages {
             stock.pools.insert(pool.clone());
         }
         Ok(stock)
+    }
+
+    async fn inspect(&self, image: &ImageName) -> Result<Option<Inspection>, ImageError> {
+        let found = self.ask(&image.pool, &format!("look at image {image}"), |pool| {
+            Ok(pool.images.get(&image.name).map(|found| Inspection {
+                watchers: found.watchers.iter().cloned().collect(),
+                snapshots: found.snapshots.iter().map(|it| it.name.clone()).collect(),
+            }))
+        });
+        match found {
+            Err(ImageError::NoPool { .. }) => Ok(None),
+            found => found,
+        }
     }
 
     async fn unfinished(&self) -> Result<Vec<Unfinished>, ImageError> {

@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use volcore::name::PoolName;
+use volcore::volume::ImageName;
 
 use super::store::{Store, TRASH, folder_names, id, look};
 use crate::draft;
 use crate::format::io_failed;
-use crate::image::{ImageError, Stock, Stocked};
+use crate::image::{ImageError, Inspection, Stock, Stocked};
 
 impl Store {
     pub(super) fn stock(&self) -> Result<Stock, ImageError> {
@@ -19,6 +20,22 @@ impl Store {
             stock.pools.insert(pool);
         }
         Ok(stock)
+    }
+
+    pub(super) fn inspect(&self, image: &ImageName) -> Result<Option<Inspection>, ImageError> {
+        let found = match self.find(image) {
+            // With the pool went the image.
+            Err(ImageError::NoPool { .. }) => return Ok(None),
+            found => found?,
+        };
+        let Some(found) = found else { return Ok(None) };
+        let snapshots = match self.snapshot_list(image) {
+            // It has gone just now, or is another that has no snapshots here.
+            Err(ImageError::NoImage { .. } | ImageError::Foreign { .. }) => Vec::new(),
+            listed => listed?,
+        };
+        let snapshots = snapshots.into_iter().map(|found| found.name).collect();
+        Ok(Some(Inspection { watchers: found.watchers, snapshots }))
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use uuid::Uuid;
 use volcore::limit::RateLimits;
-use volcore::name::PoolName;
+use volcore::name::{PoolName, SnapshotName};
 
 /// An image, or one in the trash.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,4 +33,13 @@ pub struct Stock {
     pub images: Vec<Stocked>,
     /// The trash, without that, too.
     pub trash: Vec<Stocked>,
+}
+
+/// Who has an image open, and what there is of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inspection {
+    /// The addresses of clients that have it open, other than the caller.
+    pub watchers: Vec<String>,
+    /// Its snapshots, but for those whose names no user could give.
+    pub snapshots: Vec<SnapshotName>,
 }

@@ -401,6 +401,6 @@ fn remove_by_id(open: &Image, snapshot: &Snapshot) -> Result<(), CephError> {
 }
 
 /// The name of a snapshot that somebody has taken and nobody removed.
-fn user_name(snapshot: &Snapshot) -> Option<&str> {
+pub(super) fn user_name(snapshot: &Snapshot) -> Option<&str> {
     (snapshot.kind == SnapshotKind::User).then_some(snapshot.name.as_str())
 }

@@ -4,12 +4,14 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 use volcore::limit::RateLimits;
 use volcore::name::PoolName;
+use volcore::volume::ImageName;
 
-use super::connection::Session;
+use super::connection::{CALL, Session};
+use super::snapshots::user_name;
 use super::{RbdImages, STOCK, UID, build, pools};
 use crate::ceph::{CephError, Pool};
 use crate::draft;
-use crate::image::{ImageError, Stock, Stocked};
+use crate::image::{ImageError, Inspection, Stock, Stocked};
 
 /// How many images one call looks at: two round trips each.
 const AT_A_TIME: usize = 64;
@@ -51,6 +53,28 @@ impl RbdImages {
         stock.trash.sort_by_key(key);
         Ok(stock)
     }
+
+    pub(super) async fn inspect_now(
+        &self,
+        image: &ImageName,
+    ) -> Result<Option<Inspection>, ImageError> {
+        let (action, image) = (format!("look at image {image}"), image.clone());
+        let inspect = move |session: &Session| inspect(session, &image);
+        self.connection.call_through(&self.stocks, &action, CALL, inspect).await
+    }
+}
+
+fn inspect(session: &Session, image: &ImageName) -> Result<Option<Inspection>, ImageError> {
+    let open = match session.open(image) {
+        // With the pool went the image.
+        Err(ImageError::NoPool { .. }) => return Ok(None),
+        open => open?,
+    };
+    let Some(open) = open else { return Ok(None) };
+    let failed = |error| session.failed(&format!("look at image {image}"), error);
+    let snapshots = open.snapshots().map_err(failed)?;
+    let snapshots = snapshots.iter().filter_map(|it| user_name(it)?.parse().ok()).collect();
+    Ok(Some(Inspection { watchers: session.watchers(image, &open)?, snapshots }))
 }
 
 fn list(session: &Session) -> Result<Vec<Listed>, ImageError> {

@@ -7,7 +7,9 @@ use volcore::Kind;
 use volcore::filesystem::FilesystemKind;
 use volcore::limit::RateLimits;
 use volcore::volume::ImageName;
-use volstorage::image::{Adoptable, Adoption, ImageDriver, ImageError, NewImage, SnapshotUsage};
+use volstorage::image::{
+    Adoptable, Adoption, ImageDriver, ImageError, Inspection, NewImage, SnapshotUsage,
+};
 
 use super::breaking::{Case, FAULTS, each, with_fault};
 use super::harness::{Harness, new_image, until};
@@ -32,6 +34,7 @@ macro_rules! adoption_contract {
             adopt_with_every_step_broken,
             give_back_with_every_step_broken,
             all_images_are_listed,
+            an_image_is_inspected,
         );
     };
 }
@@ -236,4 +239,27 @@ pub async fn all_images_are_listed(h: &impl Harness) {
     assert!(!stock.images.iter().any(|one| one.name.contains(&half.uid.to_string())));
     let gone = stock.trash.iter().find(|one| one.id == trashed.id).expect("in the trash");
     assert_eq!((gone.uid, &gone.pool), (Some(thrown.uid), &h.pool()));
+}
+
+pub async fn an_image_is_inspected(h: &impl Harness) {
+    let (driver, new) = (h.driver(), made(h, "inspected").await);
+    let inspect = async |image: &ImageName| driver.inspect(image).await.unwrap();
+    assert_eq!(inspect(&new.image).await, Some(Inspection::default()));
+    driver.snapshot_create(&at(&new.image, "one")).await.unwrap();
+    let open = h.open(&new.image).await;
+    let found = inspect(&new.image).await.expect("the image");
+    assert_eq!(found.snapshots, ["one".parse().unwrap()]);
+    assert_eq!(found.watchers, driver.find(&new.image).await.unwrap().expect("it").watchers);
+    assert!(!found.watchers.is_empty());
+    drop(open);
+    until("it is closed", async || {
+        inspect(&new.image).await.filter(|found| found.watchers.is_empty())
+    })
+    .await;
+    let foreign = new_image(h.pool(), "foreign").image;
+    assert_eq!(inspect(&foreign).await, None);
+    h.add_foreign(&foreign).await;
+    assert_eq!(inspect(&foreign).await, Some(Inspection::default()));
+    let nowhere = ImageName { pool: "nowhere".parse().unwrap(), ..foreign };
+    assert_eq!(inspect(&nowhere).await, None);
 }

@@ -11,7 +11,7 @@ use volcore::claim::Claim;
 use volcore::name::{HostName, PoolName, SnapshotName, VolumeId};
 use volcore::snapshot::SnapshotLog;
 use volcore::volume::{ImageName, Volume, VolumeState};
-use volstorage::image::{ImageError, SnapshotUsage, Stock, Stocked, Unfinished};
+use volstorage::image::{ImageError, Stock, Stocked, Unfinished};
 use volstore::cache::{Kept, Mirror};
 use volstore::keys::Place;
 use volstore::records::Trash;
@@ -19,7 +19,7 @@ use volstore::records::Trash;
 use super::DoctorError;
 use crate::app::{App, catch_up};
 
-/// How many images are looked at one by one at a time; whoever makes or mounts volumes meanwhile is not to notice.
+/// How many images are looked at one by one at a time.
 const AT_A_TIME: usize = 8;
 /// Another volmaster has an image open for less than this, as a rule, to change it.
 const MOMENT: Duration = Duration::from_secs(2);
@@ -162,7 +162,7 @@ impl Seen {
         }
         for id in suspects {
             let Some(volume) = self.before.volumes.get(&id) else { continue };
-            let again = find(app, &volume.record.image()).await?;
+            let again = app.images.inspect(&volume.record.image()).await?;
             if let Some(Ok(look)) = self.looks.get_mut(&id) {
                 let again = again.map(|found| found.watchers).unwrap_or_default();
                 look.watchers.retain(|watcher| again.contains(watcher));
@@ -193,26 +193,10 @@ async fn looks(
 }
 
 async fn look_at(app: &App, image: &ImageName) -> Result<Look, ImageError> {
-    let Some(found) = find(app, image).await? else { return Ok(Look::default()) };
-    let snapshots = match app.images.snapshot_list(image, SnapshotUsage::Skip).await {
-        // It has gone just now.
-        Err(ImageError::NoImage { .. } | ImageError::NoPool { .. }) => Vec::new(),
-        listed => listed?,
-    };
+    let Some(found) = app.images.inspect(image).await? else { return Ok(Look::default()) };
     let for_clone = |name: SnapshotName| name.clone_uid().map(|uid| (name, uid));
-    let for_clones = snapshots.into_iter().filter_map(|found| for_clone(found.name)).collect();
+    let for_clones = found.snapshots.into_iter().filter_map(for_clone).collect();
     Ok(Look { is_there: true, watchers: found.watchers, for_clones })
-}
-
-/// With the pool went the image.
-async fn find(
-    app: &App,
-    image: &ImageName,
-) -> Result<Option<volstorage::image::ImageInfo>, ImageError> {
-    match app.images.find(image).await {
-        Err(ImageError::NoPool { .. }) => Ok(None),
-        found => found,
-    }
 }
 
 /// Who has the images open that have a volume's name, in whichever pool; `None` where one is in the trash, of which that
@@ -230,7 +214,8 @@ async fn users_of(
     let mut users = Vec::new();
     for one in stock.images.iter().filter(is_it) {
         let image = ImageName { pool: one.pool.clone(), name: name.clone() };
-        users.extend(find(app, &image).await?.map(|found| found.watchers).unwrap_or_default());
+        let found = app.images.inspect(&image).await?;
+        users.extend(found.map(|found| found.watchers).unwrap_or_default());
     }
     Ok(Some(users))
 }
