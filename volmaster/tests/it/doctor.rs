@@ -343,6 +343,18 @@ async fn what_changes_just_then_is_left_alone() {
     assert!(stage.records().claim(&volume("t/v")).await.unwrap().is_some());
     assert!(stage.records().epoch(&volume("t/v")).await.unwrap().is_some());
 
+    // There is a volume of that name again.
+    let stage = Stage::new().await.paused();
+    let app = stage.app();
+    create(&app, "t/whole").await;
+    create(&app, "t/v").await;
+    mount_claim(&app, &volume("t/v"), ask("h1")).await.unwrap();
+    strike_out(&stage, "t/v").await;
+    remove_by_hand(&stage, "t/v").await;
+    let fixed = overtaken(&stage, async || create(&app, "t/v").await).await;
+    assert_eq!((fixed.total, fixed.fixed), (1, 0), "{}", lines(&fixed));
+    assert!(stage.records().claim(&volume("t/v")).await.unwrap().is_some());
+
     // The volume that a log is of is back.
     let stage = Stage::new().await.paused();
     let app = stage.app();
@@ -373,6 +385,41 @@ async fn what_changes_just_then_is_left_alone() {
     .await;
     assert_eq!((fixed.total, fixed.fixed), (1, 0), "{}", lines(&fixed));
     assert_eq!(stage.keys("volumes/").await, [""; 0]);
+}
+
+/// What looked wrong once only, or was another thing the first time, may be a moment's.
+#[tokio::test(start_paused = true)]
+async fn what_did_not_look_the_same_twice_is_left_alone() {
+    let stage = Stage::new().await.paused();
+    let app = stage.app();
+    for id in ["t/both", "t/rewritten", "t/later"] {
+        create(&app, id).await;
+    }
+    let spoil = |id: &str| stage.images.change(&image(id), |image| image.limits = limits(7));
+    spoil("t/both");
+    spoil("t/rewritten");
+    let slow = Mortal::new(&stage);
+    // The end of the first look, and the beginning of the second.
+    let (first, second) = (slow.gate_unfinished(2), slow.gate_unfinished(3));
+    let late = slow.app(&stage);
+    let mending = tokio::spawn(async move { doctor_fix(&late).await });
+    first.reached().await;
+    let records = stage.records();
+    let found = records.volume(&volume("t/rewritten")).await.unwrap().unwrap();
+    let changes = records.changes().put_volume(&found.value, Expect::At(found.at));
+    records.commit(changes).await.unwrap();
+    first.open();
+    second.reached().await;
+    spoil("t/later");
+    second.open();
+    let fixed = mending.await.unwrap().unwrap();
+    insta::assert_snapshot!(lines(&fixed), @r"
+    limits-differ t/later: the record says no limits, and image rbd/t.later has write.bps=7; fix: `volcli doctor --fix` gives the image what the record says
+    limits-differ t/rewritten: the record says no limits, and image rbd/t.rewritten has write.bps=7; fix: `volcli doctor --fix` gives the image what the record says
+    limits-differ t/both: the record says no limits, and image rbd/t.both has write.bps=7; fixed: the image has what the record says
+    ");
+    let fixed = doctor_fix(&app).await.unwrap();
+    assert_eq!((fixed.total, fixed.fixed), (2, 2), "{}", lines(&fixed));
 }
 
 /// Mends as somebody whose first commit is held up until something else has happened.

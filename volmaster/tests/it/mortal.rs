@@ -1,5 +1,6 @@
 //! A process that can die at any effect.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -48,6 +49,7 @@ struct Life {
     limit_gate: Mutex<Option<Gate>>,
     commit_gate: Mutex<Option<Gate>>,
     flatten_gates: Mutex<Vec<Gate>>,
+    unfinished_gates: Mutex<VecDeque<Option<Gate>>>,
 }
 
 #[derive(Default)]
@@ -128,6 +130,15 @@ impl Mortal {
     pub fn gate_commit(&self) -> Gate {
         let gate = Gate::default();
         *self.life.commit_gate.lock().unwrap() = Some(gate.clone());
+        gate
+    }
+
+    /// Holds up the `nth` listing of what is unfinished from now.
+    pub fn gate_unfinished(&self, nth: usize) -> Gate {
+        let gate = Gate::default();
+        let mut gates = self.life.unfinished_gates.lock().unwrap();
+        gates.resize(nth, None);
+        gates[nth - 1] = Some(gate.clone());
         gate
     }
 
@@ -375,6 +386,8 @@ impl ImageDriver for Mortal {
 
     async fn unfinished(&self) -> Result<Vec<Unfinished>, ImageError> {
         self.images_answer().await;
+        let gate = self.life.unfinished_gates.lock().unwrap().pop_front().flatten();
+        Gate::pass(&Mutex::new(gate)).await;
         self.images.unfinished().await
     }
 
