@@ -43,6 +43,10 @@ Examples:
   volcli mount list -o table
   volcli help volume create
 
+What takes long shows a bar or a spinner on a terminal. With -o json such a command prints a line of
+JSON for each step, {\"event\":\"progress\",\"object\":…,\"step\":…,\"percent\":…}, and its result in the last
+line. Ctrl-C ends the waiting, not the work.
+
 Exit status: 0 done, 1 failed, 2 wrong usage, 3 partly done (of several names, some failed).
 Data goes to the standard output, all else to the standard error.";
 

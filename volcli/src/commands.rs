@@ -17,17 +17,20 @@ use crate::backend::Backend;
 use crate::failure::{Exit, Failure};
 use crate::output::Format;
 use crate::plan::{Action, Plan};
+use crate::progress::Progress;
 
 /// What every command has at hand.
 struct Context {
     backend: Backend,
     format: Option<Format>,
+    progress: Progress,
 }
 
 /// Carries out a plan.
 pub async fn run(plan: Plan) -> Result<Exit, Failure> {
-    let Plan { reach, format, action } = plan;
-    let context = Context { backend: Backend::new(reach).await?, format };
+    let Plan { reach, format, patience, action } = plan;
+    let progress = Progress::new(format, patience);
+    let context = Context { backend: Backend::new(reach).await?, format, progress };
     match action {
         Action::TenantUpload(tenant, source) => tenants::upload(&context, &tenant, &source).await,
         Action::TenantUploadRevision(tenant, revision) => {
@@ -45,6 +48,8 @@ pub async fn run(plan: Plan) -> Result<Exit, Failure> {
             tenants::diff(&context, &tenant, older, newer).await
         }
         Action::VolumeCreate(body) => volumes::create(&context, &body).await,
+        Action::SnapshotClone(body, waiting) => volumes::clone_flat(&context, &body, waiting).await,
+        Action::VolumeFlatten(id, waiting) => volumes::flatten(&context, &id, waiting).await,
         Action::VolumeAdopt(id, body) => volumes::adopt(&context, &id, &body).await,
         Action::VolumeGet(id) => volumes::get(&context, &id).await,
         Action::VolumeSet(id, body) => volumes::set(&context, &id, &body).await,
@@ -63,7 +68,9 @@ pub async fn run(plan: Plan) -> Result<Exit, Failure> {
         Action::TrashList => trash::list(&context).await,
         Action::TrashGet(id) => trash::get(&context, &id).await,
         Action::TrashRestore(id, body) => trash::restore(&context, &id, &body).await,
-        Action::TrashPurge(which, care) => trash::purge(&context, &which, care).await,
+        Action::TrashPurge(which, care, waiting) => {
+            trash::purge(&context, &which, care, waiting).await
+        }
         Action::MountList(tenant) => mounts::list(&context, tenant.as_ref()).await,
         Action::MountGet(id) => mounts::get(&context, &id).await,
         Action::MountForceRemove(ids, care) => mounts::force_remove(&context, &ids, care).await,

@@ -120,6 +120,16 @@ pub enum Failure {
         /// What it was taken for.
         asked: VolumeId,
     },
+    /// The user has ended the waiting, or its time was over. The work goes on.
+    #[error("{what} {why}; {afterwards}")]
+    NotWaitedFor {
+        /// What was waited for.
+        what: String,
+        /// Why it is not any more.
+        why: String,
+        /// What becomes of it.
+        afterwards: String,
+    },
     /// The program cannot be set up.
     #[error("cannot start the runtime")]
     Runtime(#[source] std::io::Error),
@@ -150,6 +160,7 @@ impl Failure {
             | Failure::NotInTrash { .. }
             | Failure::NotRestorable { .. }
             | Failure::OtherTrash { .. }
+            | Failure::NotWaitedFor { .. }
             | Failure::Runtime(_)
             | Failure::Man { .. } => Exit::Failed,
         }
@@ -171,6 +182,7 @@ impl Failure {
             | Failure::NotInTrash { .. }
             | Failure::NotRestorable { .. }
             | Failure::OtherTrash { .. }
+            | Failure::NotWaitedFor { .. }
             | Failure::Runtime(_)
             | Failure::Man { .. } => false,
         }
@@ -203,6 +215,7 @@ impl Failure {
             | Failure::NotInTrash { .. }
             | Failure::NotRestorable { .. }
             | Failure::OtherTrash { .. }
+            | Failure::NotWaitedFor { .. }
             | Failure::Runtime(_)
             | Failure::Man { .. } => Vec::new(),
         }

@@ -13,6 +13,7 @@ mod document;
 mod failure;
 mod output;
 mod plan;
+mod progress;
 mod rows;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches};

@@ -92,6 +92,27 @@ pub fn changed<T: Row>(item: &T, format: Option<Format>) -> Result<(), OutputErr
     }
 }
 
+/// Shows what came of something that may have taken long: like [`changed`], and JSON is the last line of the stream.
+pub fn result<T: Row>(item: &T, format: Option<Format>) -> Result<(), OutputError> {
+    match format {
+        Some(Format::Json) => put(&json_line(item)?),
+        _ => changed(item, format),
+    }
+}
+
+/// Shows what came of several of these.
+pub fn results<T: Row>(items: &[T], format: Option<Format>) -> Result<(), OutputError> {
+    match format {
+        Some(Format::Json) => put(&json_line(&items)?),
+        _ => list(items, format),
+    }
+}
+
+/// A document in one line.
+pub fn json_line(value: &impl Serialize) -> Result<String, OutputError> {
+    Ok(serde_json::to_string(value)? + "\n")
+}
+
 fn json(value: &impl Serialize) -> Result<String, OutputError> {
     Ok(serde_json::to_string_pretty(value)? + "\n")
 }

@@ -35,6 +35,8 @@ pub struct Plan {
     pub reach: Reach,
     /// How the data is shown, if the user said.
     pub format: Option<Format>,
+    /// How long what goes on in the background is waited for, if the user said.
+    pub patience: Option<Duration>,
     /// What is to be done.
     pub action: Action,
 }
@@ -80,6 +82,15 @@ pub enum Care {
     DryRun,
 }
 
+/// Whether what goes on in the background is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// Until it is done.
+    Wait,
+    /// It is only begun.
+    Detach,
+}
+
 /// What of the trash is purged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Purge {
@@ -94,12 +105,12 @@ pub enum Purge {
 /// `environment` is `VOLCLI_MASTER`, which counts where neither `--master` nor `--etcd` is given.
 pub fn plan(cli: Cli, environment: Option<&str>) -> Result<Plan, UsageError> {
     let action = action(cli.command)?;
-    let format = cli.common.output;
+    let (format, patience) = (cli.common.output, cli.common.timeout);
     let reach = reach(cli.common, environment)?;
     if matches!(reach, Reach::Etcd { .. }) && !action.works_on_etcd() {
         return Err(UsageError::NotOnEtcd);
     }
-    Ok(Plan { reach, format, action })
+    Ok(Plan { reach, format, patience, action })
 }
 
 fn reach(common: Common, environment: Option<&str>) -> Result<Reach, UsageError> {

@@ -10,7 +10,7 @@ use volapi::snapshots::{Schedule, Snapshot};
 use volapi::status::{Loop, Part, Schedules, Status};
 use volapi::tenants::Tenant;
 use volapi::trash::Trashed;
-use volapi::volumes::{Image, Volume, VolumeBrief};
+use volapi::volumes::{Flattening, Image, Volume, VolumeBrief};
 use volcore::duration;
 use volcore::global::Global;
 
@@ -105,7 +105,7 @@ impl Row for Volume {
     fn cells(&self) -> Vec<String> {
         vec![
             self.id().to_string(),
-            self.state.as_str().to_owned(),
+            standing(self),
             or_dash(self.options.size),
             or_dash(self.options.filesystem.as_ref()),
             image(&self.image),
@@ -113,6 +113,19 @@ impl Row for Volume {
             date(&self.created_at),
             or_dash(self.schedule.as_ref().map(scheduled)),
         ]
+    }
+}
+
+/// A volume's state, and whether it is flattened.
+fn standing(volume: &Volume) -> String {
+    let state = volume.state.as_str();
+    match &volume.flattening {
+        None => state.to_owned(),
+        Some(Flattening { percent: Some(percent), .. }) => {
+            format!("{state}, flattening {percent} %")
+        }
+        Some(Flattening { under_way: true, .. }) => format!("{state}, flattening"),
+        Some(Flattening { under_way: false, .. }) => format!("{state}, to be flattened"),
     }
 }
 

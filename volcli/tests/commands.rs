@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot run its program has failed")]
 
+#[path = "commands/progress.rs"]
+mod progress;
 mod support;
 
 use std::fmt::Write as _;

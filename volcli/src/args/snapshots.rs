@@ -43,6 +43,7 @@ const CLONE_EXAMPLES: &str = "\
 Examples:
   volcli snapshot clone tenant1/db@before-upgrade tenant1/db-test
   volcli snapshot clone tenant1/db tenant2/db-copy --opt size=40GB --opt snapshots=false
+  volcli snapshot clone tenant1/db@before-upgrade tenant1/db-test --flatten
 
 The clone has the file system of what it is cloned from, and at least its size; all else is as the
 policy of its own tenant and --opt say. See `volcli help volume create` for the options.";
@@ -112,7 +113,8 @@ pub enum SnapshotCommand {
     },
     /// Create a volume that begins as a copy of a snapshot, or of a volume as it is now
     ///
-    /// What is written on one of the two is not seen on the other.
+    /// What is written on one of the two is not seen on the other. The clone shares data with what it is
+    /// cloned from until it is flattened, see `volcli help volume flatten`.
     #[command(after_help = CLONE_EXAMPLES)]
     Clone {
         /// What is cloned
@@ -124,6 +126,12 @@ pub enum SnapshotCommand {
         /// What the new volume has otherwise than its tenant's policy says
         #[arg(long = "opt", value_name = "KEY=VALUE", value_parser = pair)]
         options: Vec<(String, String)>,
+        /// Copy all data into the clone, so that what it is cloned from can go
+        #[arg(long)]
+        flatten: bool,
+        /// Do not wait until all data is copied (also --detach)
+        #[arg(long, alias = "detach", requires = "flatten")]
+        no_wait: bool,
     },
     /// Give a volume the data that it had at a snapshot; what was written since is lost
     ///

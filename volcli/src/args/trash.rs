@@ -35,7 +35,7 @@ const PURGE_EXAMPLES: &str = "\
 Examples:
   volcli trash purge 6f9619ff8b86d011b42d00c04fc964ff
   volcli trash purge --all --dry-run
-  volcli trash purge --all --yes";
+  volcli trash purge --all --yes --wait";
 
 /// The id of a removed volume, which is one segment of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +93,8 @@ pub enum TrashCommand {
         becomes: Option<String>,
     },
     /// Free the space of removed volumes; their data is gone for good
+    ///
+    /// The space is freed in the background; --wait shows how far it is.
     #[command(visible_alias = "rm", after_help = PURGE_EXAMPLES)]
     Purge {
         /// Their ids
@@ -101,6 +103,9 @@ pub enum TrashCommand {
         /// All that are in the trash
         #[arg(long, conflicts_with = "ids")]
         all: bool,
+        /// Wait until the space is freed, with --timeout no longer than that
+        #[arg(long)]
+        wait: bool,
         #[command(flatten)]
         removal: Removal,
     },

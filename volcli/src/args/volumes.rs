@@ -15,6 +15,7 @@ Examples:
   volcli volume list tenant1
   volcli volume set tenant1/db rate-limit.write.bps=10MB
   volcli volume resize tenant1/db 40GB
+  volcli volume flatten tenant1/db-test
   volcli volume remove tenant1/db
   volcli volume restore tenant1/db
 
@@ -63,6 +64,16 @@ const RESIZE_EXAMPLES: &str = "\
 Examples:
   volcli volume resize tenant1/db 40GB
   volcli volume resize tenant1/db 1TB -o table";
+
+const FLATTEN_EXAMPLES: &str = "\
+Examples:
+  volcli volume flatten tenant1/db-test
+  volcli volume flatten tenant1/db-test --no-wait
+  volcli volume flatten tenant1/db-test -o json
+
+On a terminal a bar shows how far it is. With -o json each step is a line, and the volume the last:
+  {\"event\":\"progress\",\"object\":\"tenant1/db-test\",\"step\":\"flatten\",\"percent\":42}
+Ctrl-C ends the waiting, not the work.";
 
 const RESTORE_EXAMPLES: &str = "\
 Examples:
@@ -171,6 +182,21 @@ pub enum VolumeCommand {
         /// The size, where the first two arguments are the tenant and the volume
         #[arg(value_name = "SIZE", hide = true)]
         older: Option<String>,
+    },
+    /// Copy into a clone all data that it shares with what it was cloned from
+    ///
+    /// What it was cloned from can go then, and its space is freed. The data is copied in the
+    /// background, also while the volume is in use; a volume that is no clone has nothing to copy.
+    /// Where a host's kernel has the image mapped, it waits until that is no longer so.
+    ///
+    /// It is waited for as long as it takes, with --timeout no longer than that.
+    #[command(after_help = FLATTEN_EXAMPLES)]
+    Flatten {
+        #[command(flatten)]
+        volume: OneVolume,
+        /// Do not wait until all data is copied (also --detach)
+        #[arg(long, alias = "detach")]
+        no_wait: bool,
     },
     /// List the volumes of a tenant
     #[command(visible_alias = "ls", after_help = LIST_EXAMPLES)]

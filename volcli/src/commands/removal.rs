@@ -13,11 +13,18 @@ use crate::plan::Care;
 
 /// What became of one name.
 #[derive(Debug, Serialize)]
-struct Fate {
+pub struct Fate {
     name: String,
     result: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+}
+
+impl Fate {
+    /// Whether what was to become of it has.
+    pub fn is_done(&self) -> bool {
+        self.error.is_none()
+    }
 }
 
 impl Row for Fate {
@@ -40,16 +47,27 @@ pub struct Words<'a> {
     pub result: &'static str,
     /// What it asks: `Remove {names} and all data on them?`
     pub question: &'a dyn Fn(&str) -> String,
+    /// Whether what it does may take long.
+    pub pace: Pace,
+}
+
+/// Whether something may take long, so that events may stand before its result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// It is done when it is asked for.
+    Quick,
+    /// It may be waited for.
+    Long,
 }
 
 impl<'a> Words<'a> {
     /// Of what is removed.
     pub fn removal(noun: &'static str, question: &'a dyn Fn(&str) -> String) -> Self {
-        Words { noun, result: "removed", question }
+        Words { noun, result: "removed", question, pace: Pace::Quick }
     }
 }
 
-/// Removes each name. `remove` and `look` answer with what they did or would do, in words.
+/// Removes each name, and shows what became of it. `remove` and `look` answer with what they did or would do, in words.
 pub async fn each<T: Display>(
     context: &Context,
     words: &Words<'_>,
@@ -58,11 +76,43 @@ pub async fn each<T: Display>(
     remove: impl AsyncFn(&T) -> Result<String, Failure>,
     look: impl AsyncFn(&T) -> Result<String, Failure>,
 ) -> Result<Exit, Failure> {
+    let fates = fates(words, names, care, remove, look).await?;
+    show(context, words, &fates)?;
+    Ok(exit(&fates, names))
+}
+
+/// Shows what became of names, if a form was asked for.
+pub fn show(context: &Context, words: &Words<'_>, fates: &[Fate]) -> Result<(), Failure> {
+    match (context.format, words.pace) {
+        (None, _) => {}
+        (format, Pace::Quick) => output::list(fates, format)?,
+        (format, Pace::Long) => output::results(fates, format)?,
+    }
+    Ok(())
+}
+
+/// How a command ends with which so much became of so many names.
+pub fn exit<T>(fates: &[Fate], names: &[T]) -> Exit {
+    let done = fates.iter().filter(|fate| fate.is_done()).count();
+    match names.len() - done {
+        0 => Exit::Done,
+        _ if done == 0 => Exit::Failed,
+        _ => Exit::Partly,
+    }
+}
+
+/// Removes each name; whoever does not want to wait for one is not made to wait for the others.
+pub async fn fates<T: Display>(
+    words: &Words<'_>,
+    names: &[T],
+    care: Care,
+    remove: impl AsyncFn(&T) -> Result<String, Failure>,
+    look: impl AsyncFn(&T) -> Result<String, Failure>,
+) -> Result<Vec<Fate>, Failure> {
     if care == Care::Ask && !names.is_empty() && !confirmed(words, names) {
         return Err(Failure::Declined);
     }
     let mut fates = Vec::with_capacity(names.len());
-    let mut failed = 0;
     for name in names {
         let (done, result) = match care {
             Care::DryRun => (look(name).await, format!("would be {}", words.result)),
@@ -76,20 +126,15 @@ pub async fn each<T: Display>(
             }
             Err(failure) => {
                 failure.tell();
-                failed += 1;
                 let error = Some(volapi::problem::chain(&failure));
                 fates.push(Fate { name, result: "failed".to_owned(), error });
+                if matches!(failure, Failure::NotWaitedFor { .. }) {
+                    break;
+                }
             }
         }
     }
-    if context.format.is_some() {
-        output::list(&fates, context.format)?;
-    }
-    Ok(match failed {
-        0 => Exit::Done,
-        _ if failed == names.len() => Exit::Failed,
-        _ => Exit::Partly,
-    })
+    Ok(fates)
 }
 
 /// Asks on a terminal. Elsewhere there is nobody to ask, and scripts mean what they say.

@@ -5,11 +5,12 @@ use volclient::Outcome;
 use volcore::name::{TenantName, VolumeId};
 
 use super::Context;
-use super::removal::{Words, each};
+use super::removal::{Pace, Words, each};
 use super::volumes::refuse_held;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Format, say};
 use crate::plan::{Care, SnapshotId};
+use crate::progress::Step;
 use crate::rows::date;
 
 /// Whether it is there is read first. Where the answer to a create is lost it is sent again, and then finds the
@@ -74,15 +75,17 @@ pub async fn rollback(context: &Context, id: &SnapshotId, care: Care) -> Result<
                 id.volume
             )
         },
+        pace: Pace::Long,
     };
     let client = context.backend.master()?;
     let remove = async |id: &SnapshotId| {
-        let done = client.snapshot_rollback(&id.volume, &id.snapshot).await;
-        done.map_err(|error| match error.outcome() {
-            Outcome::Unknown => {
+        let work = client.snapshot_rollback(&id.volume, &id.snapshot);
+        let done = context.progress.during(&id.volume, Step::Rollback, work).await;
+        done.map_err(|failure| match failure {
+            Failure::Client(error) if error.outcome() == Outcome::Unknown => {
                 Failure::RollbackUnknown { id: id.clone(), source: Box::new(error) }
             }
-            Outcome::NotDone => error.into(),
+            failure => failure,
         })?;
         Ok(format!("volume {} is rolled back to it", id.volume))
     };

@@ -7,12 +7,13 @@ use volapi::volumes::Volume;
 use volcore::name::VolumeId;
 
 use super::Context;
-use super::removal::{Words, each};
+use super::removal::{Pace, Words, exit, fates, show};
 use super::volumes::shape;
 use crate::args::TrashId;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, say};
-use crate::plan::{Care, Purge};
+use crate::plan::{Care, Purge, Waiting};
+use crate::progress::Step;
 use crate::rows::{bytes, date};
 
 pub async fn list(context: &Context) -> Result<Exit, Failure> {
@@ -30,13 +31,14 @@ pub async fn restore(
     id: &TrashId,
     body: &RestoreTrash,
 ) -> Result<Exit, Failure> {
-    let volume = context.backend.master()?.trash_restore(id.as_str(), body).await?;
+    let work = context.backend.master()?.trash_restore(id.as_str(), body);
+    let volume = context.progress.during(id, Step::Restore, work).await?;
     restored(context, &volume, id.as_str())
 }
 
 fn restored(context: &Context, volume: &Volume, id: &str) -> Result<Exit, Failure> {
     say(format_args!("volume {}: restored from {id} in the trash; {}", volume.id(), shape(volume)));
-    output::changed(volume, context.format)?;
+    output::result(volume, context.format)?;
     Ok(Exit::Done)
 }
 
@@ -59,7 +61,8 @@ pub async fn restore_volume(
         }
         None => newest(id, client.trash_list().await?)?,
     };
-    let volume = client.trash_restore(&chosen.id, body).await?;
+    let work = client.trash_restore(&chosen.id, body);
+    let volume = context.progress.during(id, Step::Restore, work).await?;
     restored(context, &volume, &chosen.id)
 }
 
@@ -95,7 +98,12 @@ fn newest(id: &VolumeId, trash: Vec<Trashed>) -> Result<Trashed, Failure> {
 }
 
 /// What is in the trash is read first: ids alone tell nobody what would be gone.
-pub async fn purge(context: &Context, which: &Purge, care: Care) -> Result<Exit, Failure> {
+pub async fn purge(
+    context: &Context,
+    which: &Purge,
+    care: Care,
+    waiting: Waiting,
+) -> Result<Exit, Failure> {
     let client = context.backend.master()?;
     let trash: BTreeMap<String, Trashed> =
         client.trash_list().await?.into_iter().map(|one| (one.id.clone(), one)).collect();
@@ -118,7 +126,7 @@ pub async fn purge(context: &Context, which: &Purge, care: Care) -> Result<Exit,
         };
         format!("Purge {all}? This data is gone for good.")
     };
-    let words = Words { noun: "trash", result: "purged", question: &question };
+    let words = Words { noun: "trash", result: "purged", question: &question, pace: Pace::Long };
     let remove = async |id: &String| {
         client.trash_purge(id).await?;
         let was = trash.get(id).map_or_else(String::new, |one| format!("{}, is ", what(one)));
@@ -131,11 +139,32 @@ pub async fn purge(context: &Context, which: &Purge, care: Care) -> Result<Exit,
             .map_or_else(|| "its space".to_owned(), |size| format!("up to {}", bytes(size)));
         Ok(format!("{}, would be purged, and {size} freed", what(&found)))
     };
-    let exit = each(context, &words, &ids, care, remove, look).await?;
+    let fates = fates(&words, &ids, care, remove, look).await?;
+    if (waiting, care == Care::DryRun) == (Waiting::Wait, false) {
+        let purged = ids.iter().zip(&fates).filter(|(_, fate)| fate.is_done());
+        freed(context, &purged.map(|(id, _)| id).collect::<Vec<_>>()).await?;
+    }
+    show(context, &words, &fates)?;
     if care == Care::DryRun && known.len() > 1 {
         say(format_args!("trash: in all, up to {all} would be freed"));
     }
-    Ok(exit)
+    Ok(exit(&fates, &ids))
+}
+
+/// Waits until these are gone from the trash.
+async fn freed(context: &Context, ids: &[&String]) -> Result<(), Failure> {
+    let client = context.backend.master()?;
+    let mut task = context.progress.begin("trash", Step::Purge);
+    loop {
+        let there = task.during(client.trash_list()).await?;
+        let left = there.iter().filter(|one| ids.contains(&&one.id)).count();
+        if left == 0 {
+            return Ok(());
+        }
+        let percent = 100 * (ids.len() - left) / ids.len();
+        task.at(u8::try_from(percent).ok(), None)?;
+        task.pause(None).await?;
+    }
 }
 
 fn what(one: &Trashed) -> String {

@@ -10,15 +10,73 @@ use volcore::name::{TenantName, VolumeId};
 use volcore::options::OnRemove;
 
 use super::Context;
-use super::removal::{Words, each};
+use super::removal::{Pace, Words, each};
 use super::wait::Wait;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Format, say};
-use crate::plan::Care;
+use crate::plan::{Care, Waiting};
+use crate::progress::Step;
 use crate::rows::{date, image};
 
 pub async fn create(context: &Context, body: &CreateVolume) -> Result<Exit, Failure> {
-    let (creation, volume) = context.backend.master()?.volume_create(body).await?;
+    let volume = made(context, body).await?;
+    output::changed(&volume, context.format)?;
+    Ok(Exit::Done)
+}
+
+/// `snapshot clone --flatten`: asked again where it was there, so that whoever has died after the first is made up for.
+pub async fn clone_flat(
+    context: &Context,
+    body: &CreateVolume,
+    waiting: Waiting,
+) -> Result<Exit, Failure> {
+    let id = made(context, body).await?.id();
+    flatten(context, &id, waiting).await
+}
+
+pub async fn flatten(context: &Context, id: &VolumeId, waiting: Waiting) -> Result<Exit, Failure> {
+    let client = context.backend.master()?;
+    let mut task = context.progress.begin(id, Step::Flatten);
+    let asked = task.during(client.volume_flatten(id)).await?;
+    let mut volume = asked.clone();
+    let mut told = None;
+    while let (Some(flattening), Waiting::Wait) = (volume.flattening.take(), waiting) {
+        if flattening.reason.is_some() && flattening.reason != told {
+            told.clone_from(&flattening.reason);
+            let reason = told.as_deref().unwrap_or_default();
+            task.say(format_args!("volume {id}: not yet, and tried again: {reason}"));
+        }
+        task.pause(told.as_deref()).await?;
+        volume = task.during(client.volume_get(id)).await?;
+        if let Some(flattening) = &volume.flattening {
+            task.at(flattening.percent, flattening.reason.as_deref())?;
+        }
+    }
+    if waiting == Waiting::Detach {
+        volume = asked.clone();
+    }
+    drop(task);
+    let done = match (&volume.flattening, asked.parent) {
+        (Some(_), _) => {
+            format!("is flattened in the background; `volcli volume get {id}` shows how far it is")
+        }
+        (None, Some(parent)) => format!("flattened, it shares no data with {parent} any more"),
+        (None, None) => "flat, it shares no data with another".to_owned(),
+    };
+    say(format_args!("volume {id}: {done}"));
+    output::result(&volume, context.format)?;
+    Ok(Exit::Done)
+}
+
+/// Makes a volume, and tells of it.
+async fn made(context: &Context, body: &CreateVolume) -> Result<Volume, Failure> {
+    let client = context.backend.master()?;
+    let id = VolumeId::new(body.tenant.clone(), body.name.clone());
+    let work = client.volume_create(body);
+    let (creation, volume) = match body.options.contains_key("from") {
+        true => context.progress.during(id, Step::Clone, work).await?,
+        false => work.await?,
+    };
     let done = match (creation, body.options.get("from")) {
         (Creation::Created, None) => "created".to_owned(),
         (Creation::Created, Some(from)) => format!("created as a clone of {from}"),
@@ -28,8 +86,7 @@ pub async fn create(context: &Context, body: &CreateVolume) -> Result<Exit, Fail
         }
     };
     say(format_args!("volume {}: {done}; {}", volume.id(), shape(&volume)));
-    output::changed(&volume, context.format)?;
-    Ok(Exit::Done)
+    Ok(volume)
 }
 
 pub async fn adopt(context: &Context, id: &VolumeId, body: &AdoptVolume) -> Result<Exit, Failure> {
@@ -58,7 +115,8 @@ pub(super) fn shape(volume: &Volume) -> String {
 }
 
 pub async fn set(context: &Context, id: &VolumeId, body: &SetVolume) -> Result<Exit, Failure> {
-    let volume = context.backend.master()?.volume_set(id, body).await?;
+    let work = context.backend.master()?.volume_set(id, body);
+    let volume = context.progress.during(id, Step::Set, work).await?;
     let options = volume.options.to_driver_options();
     let live = LIVE.iter().filter_map(|key| Some(format!("{key}={}", options.get(key)?)));
     say(format_args!("volume {id}: {}", live.collect::<Vec<_>>().join(" ")));
@@ -67,7 +125,7 @@ pub async fn set(context: &Context, id: &VolumeId, body: &SetVolume) -> Result<E
             "volume {id}: this is stored, and its image gets it as soon as it can; for now: {error}"
         ));
     }
-    output::changed(&volume, context.format)?;
+    output::result(&volume, context.format)?;
     Ok(Exit::Done)
 }
 
@@ -121,11 +179,14 @@ pub async fn remove(
     care: Care,
     wait: Option<Duration>,
 ) -> Result<Exit, Failure> {
-    let words = Words::removal("volume", &|names| format!("Remove {names} and the data on it?"));
+    let question = |names: &str| format!("Remove {names} and the data on it?");
+    let words = Words { pace: Pace::Long, ..Words::removal("volume", &question) };
     let wait = Wait::new(wait);
     let client = context.backend.master()?;
     let remove = async |id: &VolumeId| {
-        let removed = wait.volume_remove(client, id).await?;
+        let mut task = context.progress.begin(id, Step::Remove);
+        let removed = wait.volume_remove(client, id, &mut task).await?;
+        drop(task);
         Ok(match removed.left_behind {
             None => "removed, with its data".to_owned(),
             Some(left) => format!("removed; left behind: {left}"),

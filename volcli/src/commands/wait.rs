@@ -10,7 +10,8 @@ use volcore::Kind;
 use volcore::duration;
 use volcore::name::VolumeId;
 
-use crate::output::say;
+use crate::failure::Failure;
+use crate::progress::Task;
 
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -36,26 +37,35 @@ impl Wait {
         &self,
         client: &Client,
         id: &VolumeId,
-    ) -> Result<Removed, ClientError> {
+        task: &mut Task,
+    ) -> Result<Removed, Failure> {
         let query = RemoveQuery::default();
-        let Some(limit) = self.limit else { return client.volume_remove(id, query).await };
+        let Some(limit) = self.limit else {
+            return task.during(client.volume_remove(id, query)).await;
+        };
         let begun = *self.begun.get_or_init(Instant::now);
         let left = || limit.saturating_sub(begun.elapsed());
         let mut told = false;
         loop {
-            let refusal = match client.within(left().max(LEAST)).volume_remove(id, query).await {
-                Err(error) if passes(&error) => error,
+            let patient = client.within(left().max(LEAST));
+            let refusal = match task.during(patient.volume_remove(id, query)).await {
+                Err(Failure::Client(error)) if passes(&error) => error,
                 done => return done,
             };
             if left().is_zero() {
-                return Err(refusal);
+                return Err(refusal.into());
             }
             if !told {
                 told = true;
                 let left = duration::show(Duration::from_secs(left().as_secs() + 1));
-                say(format_args!("{refusal}; it is waited for, up to {left}"));
+                task.say(format_args!("{refusal}; it is waited for, up to {left}"));
             }
-            sleep(PAUSE.min(left())).await;
+            let pause = PAUSE.min(left());
+            task.during(async {
+                sleep(pause).await;
+                Ok::<_, Failure>(())
+            })
+            .await?;
         }
     }
 }

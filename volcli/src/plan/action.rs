@@ -7,7 +7,7 @@ use volapi::trash::RestoreTrash;
 use volapi::volumes::{AdoptVolume, CreateVolume, SetVolume};
 use volcore::name::{HostName, TenantName, VolumeId};
 
-use super::{Care, Purge, SnapshotId, Source};
+use super::{Care, Purge, SnapshotId, Source, Waiting};
 use crate::args::TrashId;
 
 /// What is to be done.
@@ -35,6 +35,10 @@ pub enum Action {
     VolumeCreate(CreateVolume),
     /// `volume adopt`
     VolumeAdopt(VolumeId, AdoptVolume),
+    /// `snapshot clone --flatten`
+    SnapshotClone(CreateVolume, Waiting),
+    /// `volume flatten`
+    VolumeFlatten(VolumeId, Waiting),
     /// `volume get`
     VolumeGet(VolumeId),
     /// `volume set`, and `volume resize`
@@ -66,7 +70,7 @@ pub enum Action {
     /// `trash restore`
     TrashRestore(TrashId, RestoreTrash),
     /// `trash purge`
-    TrashPurge(Purge, Care),
+    TrashPurge(Purge, Care, Waiting),
     /// `mount list`
     MountList(Option<TenantName>),
     /// `mount get`
@@ -117,6 +121,8 @@ impl Action {
             | Action::Completion(_)
             | Action::Man(_) => true,
             Action::VolumeCreate(_)
+            | Action::SnapshotClone(..)
+            | Action::VolumeFlatten(..)
             | Action::VolumeAdopt(..)
             | Action::VolumeSet(..)
             | Action::VolumeRemove(..)

@@ -4,7 +4,7 @@ use volcore::options::Origin;
 
 use super::names::{SnapshotId, one, one_snapshot, some_snapshots, volume_id};
 use super::volumes::creation;
-use super::{Action, UsageError, care};
+use super::{Action, UsageError, Waiting, care};
 use crate::args::{OneSnapshot, SnapshotCommand};
 
 pub(super) fn action(command: SnapshotCommand) -> Result<Action, UsageError> {
@@ -15,9 +15,14 @@ pub(super) fn action(command: SnapshotCommand) -> Result<Action, UsageError> {
         SnapshotCommand::Remove { snapshots, removal } => {
             Action::SnapshotRemove(some_snapshots(&snapshots)?, care(removal))
         }
-        SnapshotCommand::Clone { origin, volume, options } => {
+        SnapshotCommand::Clone { origin, volume, options, flatten, no_wait } => {
             let from = self::origin(origin)?;
-            Action::VolumeCreate(creation(volume_id(&volume)?, options, Some(from))?)
+            let body = creation(volume_id(&volume)?, options, Some(from))?;
+            match (flatten, no_wait) {
+                (false, _) => Action::VolumeCreate(body),
+                (true, true) => Action::SnapshotClone(body, Waiting::Detach),
+                (true, false) => Action::SnapshotClone(body, Waiting::Wait),
+            }
         }
         SnapshotCommand::Rollback { snapshot, removal } => {
             Action::SnapshotRollback(id(&snapshot)?, care(removal))

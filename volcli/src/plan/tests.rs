@@ -302,8 +302,12 @@ fn the_trash_is_known_by_ids() {
             Action::VolumeRestore(id("t/v"), Some(trash("6f-9")), body(Some("u/w"))),
         ),
         ("trash restore 6f --as t/w", Action::TrashRestore(trash("6f"), body(Some("t/w")))),
-        ("trash purge 6f 7a 6f", Action::TrashPurge(purge(&["6f", "7a"]), Care::Ask)),
-        ("trash purge --all --yes", Action::TrashPurge(Purge::All, Care::Go)),
+        (
+            "trash purge 6f 7a 6f",
+            Action::TrashPurge(purge(&["6f", "7a"]), Care::Ask, Waiting::Detach),
+        ),
+        ("trash purge --all --yes", Action::TrashPurge(Purge::All, Care::Go, Waiting::Detach)),
+        ("trash purge --all --wait", Action::TrashPurge(Purge::All, Care::Ask, Waiting::Wait)),
         ("trash get 6f", Action::TrashGet(trash("6f"))),
     ] {
         assert_eq!(action_of(&format!("volcli {line}")), expected, "{line}");

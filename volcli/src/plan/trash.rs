@@ -2,7 +2,7 @@
 
 use super::names::once;
 use super::volumes::restoration;
-use super::{Action, Purge, UsageError, care};
+use super::{Action, Purge, UsageError, Waiting, care};
 use crate::args::TrashCommand;
 
 pub(super) fn action(command: TrashCommand) -> Result<Action, UsageError> {
@@ -12,11 +12,10 @@ pub(super) fn action(command: TrashCommand) -> Result<Action, UsageError> {
         TrashCommand::Restore { id, becomes } => {
             Action::TrashRestore(id, restoration(becomes.as_deref())?)
         }
-        TrashCommand::Purge { ids: _, all: true, removal } => {
-            Action::TrashPurge(Purge::All, care(removal))
-        }
-        TrashCommand::Purge { ids, all: false, removal } => {
-            Action::TrashPurge(Purge::These(once(ids)), care(removal))
+        TrashCommand::Purge { ids, all, wait, removal } => {
+            let which = if all { Purge::All } else { Purge::These(once(ids)) };
+            let waiting = if wait { Waiting::Wait } else { Waiting::Detach };
+            Action::TrashPurge(which, care(removal), waiting)
         }
     })
 }

@@ -9,7 +9,7 @@ use volcore::name::VolumeId;
 use volcore::options::{OptionSet, Origin};
 
 use super::names::{one, pair, some, volume_id};
-use super::{Action, UsageError, care};
+use super::{Action, UsageError, Waiting, care};
 use crate::args::VolumeCommand;
 
 pub(super) fn action(command: VolumeCommand) -> Result<Action, UsageError> {
@@ -22,6 +22,12 @@ pub(super) fn action(command: VolumeCommand) -> Result<Action, UsageError> {
         VolumeCommand::Resize { volume, size, older: None } => resize(volume_id(&volume)?, size)?,
         VolumeCommand::Resize { volume, size: name, older: Some(size) } => {
             resize(pair(&volume, &name)?, size)?
+        }
+        VolumeCommand::Flatten { volume, no_wait: true } => {
+            Action::VolumeFlatten(one(volume)?, Waiting::Detach)
+        }
+        VolumeCommand::Flatten { volume, no_wait: false } => {
+            Action::VolumeFlatten(one(volume)?, Waiting::Wait)
         }
         VolumeCommand::Get { volume } => Action::VolumeGet(one(volume)?),
         VolumeCommand::List { tenant } => Action::VolumeList(Some(tenant)),

@@ -7,8 +7,9 @@ mod doctor;
 mod snapshots;
 mod trash;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -56,6 +57,14 @@ pub struct Data {
     pub mounts: BTreeMap<String, Value>,
     /// The sessions.
     pub hosts: BTreeMap<String, Value>,
+    /// What a volume that is flattened says when it is looked at, one after the other; then it is flat.
+    pub flattening: VecDeque<Value>,
+    /// How often the trash is listed as it was before what is purged is gone.
+    pub freed_after: usize,
+    /// What is purged and not gone yet.
+    pub purged: Vec<String>,
+    /// How long an answer to what is said to take long takes.
+    pub slow: Duration,
     /// The settings.
     pub session_ttl: Option<String>,
     /// Why the images do not take limits.
@@ -122,6 +131,7 @@ fn router(data: Shared) -> Router {
         .route(routes::VOLUME, get(volume_get).patch(volume_set).delete(volume_remove))
         .route(routes::VOLUME_ADOPT, post(volume_adopt))
         .merge(doctor::router())
+        .route(routes::VOLUME_FLATTEN, post(volume_flatten))
         .merge(snapshots::router())
         .merge(trash::router())
         .route(routes::MOUNTS, get(mount_list))
@@ -143,6 +153,12 @@ async fn note(
     let line = format!("{} {} {agent}", request.method(), request.uri());
     data.lock().unwrap().requests.push(line);
     next.run(request).await
+}
+
+/// Takes as long as was said.
+async fn slow(data: &Shared) {
+    let takes = data.lock().unwrap().slow;
+    tokio::time::sleep(takes).await;
 }
 
 fn reply(status: u16, body: Value) -> Response {
@@ -287,6 +303,7 @@ async fn volume_create(State(data): State<Shared>, body: Bytes) -> Response {
     let mut volume = volume(tenant.as_str(), name.as_str(), size);
     if let Some(from) = options.get("from") {
         volume["options"]["from"] = from.as_str().into();
+        volume["parent"] = from.as_str().into();
     }
     data.volumes.insert(id, volume.clone());
     reply(201, volume)
@@ -316,7 +333,16 @@ async fn volume_adopt(
 }
 
 async fn volume_get(State(data): State<Shared>, Path((t, v)): Path<(String, String)>) -> Response {
-    let (id, data) = (format!("{t}/{v}"), data.lock().unwrap());
+    let (id, mut data) = (format!("{t}/{v}"), data.lock().unwrap());
+    let next = data.flattening.pop_front();
+    if let Some(Value::Object(volume)) = data.volumes.get_mut(&id)
+        && volume.contains_key("flattening")
+    {
+        match next {
+            Some(next) => drop(volume.insert("flattening".to_owned(), next)),
+            None => drop((volume.remove("flattening"), volume.remove("parent"))),
+        }
+    }
     let volume = data.volumes.get(&id).cloned().map(|mut volume| {
         if let Some(mount) = data.mounts.get(&id) {
             volume["mount"] = mount.clone();
@@ -329,12 +355,26 @@ async fn volume_get(State(data): State<Shared>, Path((t, v)): Path<(String, Stri
     found(&format!("volume {id}"), volume.as_ref())
 }
 
+async fn volume_flatten(
+    State(data): State<Shared>,
+    Path((t, v)): Path<(String, String)>,
+) -> Response {
+    let (id, mut data) = (format!("{t}/{v}"), data.lock().unwrap());
+    if let Some(volume) = data.volumes.get_mut(&id)
+        && volume.get("parent").is_some()
+    {
+        volume["flattening"] = json!({"since": WHEN, "under_way": false});
+    }
+    found(&format!("volume {id}"), data.volumes.get(&id))
+}
+
 async fn volume_set(
     State(data): State<Shared>,
     Path((t, v)): Path<(String, String)>,
     body: Bytes,
 ) -> Response {
     let SetVolume { options } = serde_json::from_slice(&body).unwrap();
+    slow(&data).await;
     LiveChange::from_driver_options(&options).unwrap();
     let (id, mut data) = (format!("{t}/{v}"), data.lock().unwrap());
     let error = data.limits_fail;

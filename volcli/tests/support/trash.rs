@@ -45,7 +45,16 @@ pub fn router() -> Router<Shared> {
 }
 
 async fn trash_list(State(data): State<Shared>) -> Response {
-    items(data.lock().unwrap().trash.values())
+    let mut data = data.lock().unwrap();
+    match data.freed_after.checked_sub(1) {
+        Some(left) if !data.purged.is_empty() => data.freed_after = left,
+        _ => {
+            for id in std::mem::take(&mut data.purged) {
+                data.trash.remove(&id);
+            }
+        }
+    }
+    items(data.trash.values())
 }
 
 async fn trash_get(State(data): State<Shared>, Path(id): Path<String>) -> Response {
@@ -53,7 +62,13 @@ async fn trash_get(State(data): State<Shared>, Path(id): Path<String>) -> Respon
 }
 
 async fn trash_purge(State(data): State<Shared>, Path(id): Path<String>) -> Response {
-    gone(&format!("{id} in the trash"), data.lock().unwrap().trash.remove(&id))
+    let mut data = data.lock().unwrap();
+    let found = data.trash.get(&id).cloned();
+    match (found.is_some(), data.freed_after) {
+        (true, 1..) => data.purged.push(id.clone()),
+        _ => drop(data.trash.remove(&id)),
+    }
+    gone(&format!("{id} in the trash"), found)
 }
 
 async fn trash_restore(
