@@ -10,8 +10,10 @@
 //! |---|---|
 //! | `seen` | reads records and images |
 //! | `findings` | compares what was read; no IO |
+//! | `by_hand` | the commands for people |
 //! | `mend` | changes one thing |
 
+mod by_hand;
 mod findings;
 mod mend;
 mod seen;

@@ -116,14 +116,14 @@ async fn what_is_wrong_is_told_and_changes_nothing() {
     insta::assert_snapshot!(told(&app).await, @r"
     image-unreadable t/damaged: its image rbd/t.damaged could not be looked at: could not look at image rbd/t.damaged: its header is damaged; operator: see to what is said there, and look again
     orphan-image rbd/t.orphan: the image was made for a volume that is no more; operator: `volcli volume adopt t/orphan --opt pool=rbd` makes it a volume again
-    orphan-trash rbd/t.binned: the trash of the pool has it (id fake0007), and no record knows of it; operator: `rbd trash restore rbd/fake0007` brings it back, to be adopted; `rbd trash rm rbd/fake0007` frees its space
+    orphan-trash rbd/t.binned: the trash of the pool has it (id fake0007), and no record knows of it; operator: `mv -n /fake/rbd/.trash/fake0007 /fake/rbd/t.binned` brings it back, to be adopted; `rm /fake/rbd/.trash/fake0007` frees its space
     image-missing t/gone: its image rbd/t.gone is not there; operator: bring it back under that name, or forget the volume with `volcli volume force-remove t/gone`
-    image-missing t/lost: its image rbd/t.lost is not there; operator: it is in the trash of its pool: `rbd trash restore rbd/fake0012 --image t.lost`, or forget the volume with `volcli volume force-remove t/lost`
-    image-missing t/moved: its image rbd/t.moved is not there; operator: it has another name now: `rbd rename rbd/t.elsewhere rbd/t.moved`, or forget the volume with `volcli volume force-remove t/moved`
+    image-missing t/lost: its image rbd/t.lost is not there; operator: it is in the trash of its pool: `mv -n /fake/rbd/.trash/fake0012 /fake/rbd/t.lost`, or forget the volume with `volcli volume force-remove t/lost`
+    image-missing t/moved: its image rbd/t.moved is not there; operator: it has another name now: `mv -n /fake/rbd/t.elsewhere /fake/rbd/t.moved`, or forget the volume with `volcli volume force-remove t/moved`
     image-replaced t/replaced: another image has the name of its image rbd/t.replaced; operator: put its own back in that place, or forget the volume with `volcli volume force-remove t/replaced`; that leaves the image alone
     size-differs t/large: the record says 10 MiB, and image rbd/t.large has 15728640 bytes; operator: `volcli volume resize t/large 15MiB` makes both the same
     stuck-volume t/stuck: the volume is creating since 1970-01-01T02:00:00Z: the store cannot be reached while trying to make the draft: fault plan: make the draft failed; operator: it is tried again in the background; `volcli status` shows the attempts
-    open-without-claim t/open: nobody has claimed it, and its image rbd/t.open is open: 10.0.0.9:0/1; operator: a client that was killed counts as open for 30 s; after that, unmap it there, or `volcli mount force-remove t/open` cuts it off
+    open-without-claim t/open: nobody has claimed it, and its image rbd/t.open is open: 10.0.0.9:0/1; operator: unmount it, then `losetup -d 10.0.0.9:0/1`
     claim-of-silent-host t/held: host h1 holds it since 1970-01-01T02:00:00Z, and has no live session; operator: only if that host is gone for good: `volcli mount force-remove t/held` fences it and clears its claim
     ");
     assert_eq!(stage.left().await, before);

@@ -17,6 +17,7 @@ use volstorage::image::{ImageSnapshot, Stocked};
 use volstore::cache::Kept;
 use volstore::records::{Trash, TrashKind};
 
+use super::by_hand::Place;
 use super::mend::Mend;
 use super::seen::Seen;
 
@@ -93,6 +94,10 @@ impl Known<'_> {
         }
     }
 
+    fn place(&self, pool: &PoolName) -> &Place {
+        self.seen.places.get(pool).unwrap_or(&Place::Rbd)
+    }
+
     /// Images that were made for volumes which are no more.
     fn orphans(&self, found: &mut Vec<Found>) {
         let is_orphan = |one: &&Stocked| one.uid.is_some_and(|uid| !self.uids.contains(&uid));
@@ -108,7 +113,8 @@ impl Known<'_> {
                     "{first}`volcli volume adopt {tenant}/{volume} --opt pool={pool}` makes it a volume again"
                 ),
                 None => format!(
-                    "{first}`rbd rename {image} {pool}/TENANT.VOLUME`, then `volcli volume adopt TENANT/VOLUME --opt pool={pool}`"
+                    "{first}{}, then `volcli volume adopt TENANT/VOLUME --opt pool={pool}`",
+                    self.place(pool).rename(one, "TENANT.VOLUME")
                 ),
             };
             let text = "the image was made for a volume that is no more".to_owned();
@@ -117,9 +123,10 @@ impl Known<'_> {
         for one in self.seen.stock.trash.iter().filter(is_orphan) {
             let (image, pool, id) = (named(one), &one.pool, &one.id);
             let text = format!("the trash of the pool has it (id {id}), and no record knows of it");
-            let help = format!(
-                "{first}`rbd trash restore {pool}/{id}` brings it back, to be adopted; `rbd trash rm {pool}/{id}` frees its space"
-            );
+            let place = self.place(pool);
+            let (back, away) = (place.restore(one, &one.name), place.remove(one));
+            let help =
+                format!("{first}{back} brings it back, to be adopted; {away} frees its space");
             found.push(Found::told(FindingKind::OrphanTrash, image, text, help));
         }
     }
@@ -180,15 +187,13 @@ impl Known<'_> {
     /// How a volume whose image is missing may get it back.
     fn way_back(&self, volume: &Volume) -> String {
         let (id, image) = (&volume.id, volume.image());
-        let is_it = |one: &&Stocked| one.uid == Some(volume.uid);
+        let is_it = |one: &&Stocked| one.uid == Some(volume.uid) && one.pool == image.pool;
         let back = if let Some(thrown) = self.seen.stock.trash.iter().find(is_it) {
-            let Stocked { pool, id, .. } = thrown;
-            format!(
-                "it is in the trash of its pool: `rbd trash restore {pool}/{id} --image {}`",
-                image.name
-            )
+            let back = self.place(&image.pool).restore(thrown, &image.name);
+            format!("it is in the trash of its pool: {back}")
         } else if let Some(renamed) = self.seen.stock.images.iter().find(is_it) {
-            format!("it has another name now: `rbd rename {} {image}`", named(renamed))
+            let back = self.place(&image.pool).rename(renamed, &image.name);
+            format!("it has another name now: {back}")
         } else {
             "bring it back under that name".to_owned()
         };
@@ -212,10 +217,7 @@ impl Known<'_> {
             "nobody has claimed it, and its image {image} is open: {}",
             look.watchers.join(", ")
         );
-        let help = format!(
-            "a client that was killed counts as open for 30 s; after that, unmap it there, or `volcli mount force-remove \
-             {id}` cuts it off"
-        );
+        let help = self.place(&image.pool).close(id, &look.watchers);
         found.push(Found::told(FindingKind::OpenWithoutClaim, id, text, help));
     }
 

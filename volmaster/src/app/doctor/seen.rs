@@ -13,10 +13,11 @@ use volcore::snapshot::SnapshotLog;
 use volcore::volume::{ImageName, Volume, VolumeState};
 use volstorage::image::{ImageError, Stock, Stocked, Unfinished};
 use volstore::cache::{Kept, Mirror};
-use volstore::keys::Place;
+use volstore::keys;
 use volstore::records::Trash;
 
 use super::DoctorError;
+use super::by_hand::Place;
 use crate::app::{App, catch_up};
 
 /// How many images are looked at one by one at a time.
@@ -46,7 +47,7 @@ impl Stored {
         let claims = all(&mirrors.mounts, &mut unreadable, |_, claim| Some(claim.volume.clone()));
         let trash = all(&mirrors.trash, &mut unreadable, |_, trash| Some(trash.uid));
         let logs = all(&mirrors.logs, &mut unreadable, |key, _| match keys.place(key) {
-            Some(Place::Snapshots(id)) => Some(id),
+            Some(keys::Place::Snapshots(id)) => Some(id),
             _ => None,
         });
         Ok(Stored { volumes, claims, trash, logs, unreadable })
@@ -100,6 +101,8 @@ pub(super) struct Seen {
     pub(super) after: Stored,
     /// What was unfinished before and after that.
     pub(super) unfinished: Vec<Unfinished>,
+    /// Where the images of each pool are.
+    pub(super) places: BTreeMap<PoolName, Place>,
     /// The hosts with live sessions.
     pub(super) hosts: BTreeSet<HostName>,
     pub(super) now: Timestamp,
@@ -128,8 +131,8 @@ impl Seen {
         let unfinished = unfinished.into_iter().filter(is_still).collect();
         let sessions = app.records.sessions().await?;
         let hosts = sessions.into_iter().map(|leased| leased.session.host).collect();
-        let now = app.now();
-        let mut seen = Seen { before, stock, looks, users, after, unfinished, hosts, now };
+        let (places, now) = (places(app, &stock, &after), app.now());
+        let mut seen = Seen { before, stock, looks, users, after, unfinished, places, hosts, now };
         seen.look_again_who_has_them_open(app).await?;
         Ok(seen)
     }
@@ -170,6 +173,16 @@ impl Seen {
         }
         Ok(())
     }
+}
+
+fn places(app: &App, stock: &Stock, stored: &Stored) -> BTreeMap<PoolName, Place> {
+    let volumes = stored.volumes.values().map(|kept| kept.record.spec.pool.clone());
+    let pools = volumes.chain(stock.pools.iter().cloned()).collect::<BTreeSet<_>>().into_iter();
+    let place = |pool: PoolName| {
+        let any = ImageName { pool: pool.clone(), name: "any".to_owned() };
+        (pool, Place::of(app.images.source(&any)))
+    };
+    pools.map(place).collect()
 }
 
 /// Looks at the images of all volumes that are ready.
