@@ -15,7 +15,7 @@ use volmaster::app::hosts::{SessionAsk, host_session};
 use volmaster::app::mounts::{ReleaseAsk, mount_claim, mount_release};
 use volmaster::app::snapshots::snapshot_create;
 use volmaster::app::trash::{trash_list, trash_restore};
-use volmaster::app::volumes::{RemoveAsk, volume_create, volume_remove};
+use volmaster::app::volumes::{RemoveAsk, volume_create, volume_flatten, volume_remove};
 use volmaster::app::{App, Failing};
 use volstorage::faults::Fault;
 use volstorage::image::{Discarded, ImageDriver, TrashedImage};
@@ -504,6 +504,22 @@ async fn what_is_not_proven_is_left_alone() {
     let fixed = doctor_fix(&app).await.unwrap();
     assert_eq!(fixed.fixed, 1, "{}", lines(&fixed));
     assert!(lines(&fixed).contains("orphan-image rbd/t.v"), "{}", lines(&fixed));
+}
+
+/// Whoever flattens a clone has it open for long.
+#[tokio::test(start_paused = true)]
+async fn a_clone_that_is_flattened_is_open_for_a_reason() {
+    let stage = Stage::new().await.paused();
+    let app = stage.app();
+    create(&app, "t/v").await;
+    let from = OptionSet::from_driver_options(&[("from".to_owned(), "t/v".to_owned())].into());
+    volume_create(&app, &volume("t/clone"), &from.unwrap()).await.unwrap();
+    stage.images.watch(&image("t/clone"), "10.0.0.9:0/1");
+    assert!(told(&app).await.starts_with("open-without-claim t/clone"));
+    volume_flatten(&app, &volume("t/clone")).await.unwrap();
+    assert_eq!(told(&app).await, "");
+    stage.settle(&app).await;
+    assert!(told(&app).await.starts_with("open-without-claim t/clone"));
 }
 
 /// As long as there is a record that nobody here can read, what may be its own stays.

@@ -210,7 +210,8 @@ impl Known<'_> {
             return;
         }
         let Some(Ok(look)) = self.seen.looks.get(id) else { return };
-        if look.watchers.is_empty() {
+        // Some volmaster has a clone open for as long as it copies its data.
+        if look.watchers.is_empty() || volume.to_be_flattened().is_some() {
             return;
         }
         let text = format!(
