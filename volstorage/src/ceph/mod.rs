@@ -40,6 +40,7 @@
 pub mod abi;
 mod class;
 mod cluster;
+mod copyup;
 mod directory;
 mod error;
 mod extents;

@@ -286,8 +286,11 @@ impl Snapshots<'_> {
         let pool = self.session.pool(&image.pool)?;
         let lease = format!("flatten.{}", open.id().map_err(failed)?);
         let flatten = || {
-            let report = |done, total| progress.set(done, total);
-            match pool.exclusively(&lease, || open.flatten(&report)).map_err(failed)? {
+            // Both go over all objects, and librbd may take longer than half of the time.
+            let copied = |done, total| progress.set(done, 2 * total);
+            let report = |done, total| progress.set(total + done, 2 * total);
+            let work = || open.copy_up(&copied).and_then(|()| open.flatten(&report));
+            match pool.exclusively(&lease, work).map_err(failed)? {
                 Some(Ok(())) => {
                     // librbd tells when it begins with the last object.
                     let (_, total) = progress.get();
