@@ -56,6 +56,14 @@ pub enum SnapshotError {
         /// Its state.
         state: &'static str,
     },
+    /// The name is one that is taken for a clone, and is removed with that.
+    #[error(
+        "a snapshot cannot be called {snapshot}: clone- with an id is kept for those that clones are made from"
+    )]
+    ForClone {
+        /// The name.
+        snapshot: SnapshotName,
+    },
     /// The schedule does not want it.
     #[error(transparent)]
     Take(#[from] TakeRefusal),
@@ -100,6 +108,7 @@ impl Failing for SnapshotError {
         match self {
             SnapshotError::NoVolume { .. } | SnapshotError::NotFound { .. } => Kind::NotFound,
             SnapshotError::NotReady { .. } | SnapshotError::Contended { .. } => Kind::Busy,
+            SnapshotError::ForClone { .. } => Kind::Invalid,
             SnapshotError::Take(refusal) => refusal.kind(),
             SnapshotError::Rollback(refusal) => refusal.kind(),
             SnapshotError::Image { source, .. } => source.kind(),
@@ -236,6 +245,9 @@ pub async fn snapshot_create(
 ) -> Result<Taking, SnapshotError> {
     if snapshot.is_reserved() {
         return take(app, id, snapshot).await;
+    }
+    if snapshot.clone_uid().is_some() {
+        return Err(SnapshotError::ForClone { snapshot: snapshot.clone() });
     }
     let volume = ready(app, id).await?.value;
     let snapped = snapshot_quietly(app, &volume, &of(&volume, snapshot)).await;

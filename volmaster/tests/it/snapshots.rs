@@ -343,6 +343,8 @@ async fn bad_names_take_nothing() {
     assert!(matches!(again, Taking::Unchanged(_)), "{again:?}");
     insta::assert_snapshot!(take("auto-mine").await.unwrap_err(), @"snapshot name auto-mine is none that volume t/v is due for: names that begin with auto- are kept for snapshots on schedule");
     insta::assert_snapshot!(take("auto-2026-11-21T203007Z").await.unwrap_err(), @"snapshot name auto-2026-11-21T203007Z is none that volume t/v is due for: names that begin with auto- are kept for snapshots on schedule");
+    let clones = take("clone-0123456789abcdef0123456789abcdef").await.unwrap_err();
+    insta::assert_snapshot!(clones, @"a snapshot cannot be called clone-0123456789abcdef0123456789abcdef: clone- with an id is kept for those that clones are made from");
     let nobody = snapshot_create(&app, &volume("t/x"), &name("mine")).await.unwrap_err();
     insta::assert_snapshot!(nobody, @"volume t/x does not exist");
     let listed = snapshot_list(&app, &volume("t/v"), SnapshotUsage::Skip).await.unwrap();

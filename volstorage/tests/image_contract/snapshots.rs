@@ -1,6 +1,7 @@
 //! What holds for the snapshots and clones of every driver, and for the way back from the trash.
 
 use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -10,8 +11,9 @@ use volcore::limit::RateLimits;
 use volcore::options::Access;
 use volcore::volume::ImageName;
 use volstorage::image::{
-    Created, Discarded, Flattened, ImageDriver, ImageError, ImageSnapshot, NewClone, NewImage,
-    Progress, Purged, Removed, Resized, Restored, Snapped, SnapshotUsage, TrashedImage,
+    Confirmed, Created, Discarded, Flattened, ImageDriver, ImageError, ImageSnapshot, NewClone,
+    NewImage, Progress, Purged, Removed, Resized, Restored, Snapped, SnapshotUsage, TrashedImage,
+    Verdict,
 };
 
 use super::harness::{Harness, mib, new_image};
@@ -33,6 +35,7 @@ macro_rules! snapshot_contract {
             a_snapshot_is_what_was_there,
             snapshots_are_listed,
             concurrent_snapshots_are_one,
+            what_is_not_confirmed_is_not_there,
             snapshots_go_one_by_one,
             rollback_is_refused_while_somebody_has_it_open,
             an_image_in_use_is_snapshotted_and_grows,
@@ -123,6 +126,36 @@ pub async fn a_snapshot_is_what_was_there(h: &impl Harness) {
     let found = driver.find(&new.image).await.unwrap().expect("the image");
     assert_eq!((found.uid, found.size), (Some(new.uid), 8 << 20));
     assert_eq!(unfinished(&*driver, &new).await, []);
+}
+
+/// What is taken has no name before it was confirmed, and nothing of what is written meanwhile.
+pub async fn what_is_not_confirmed_is_not_there(h: &(impl Harness + Sync)) {
+    let (driver, new) = (h.driver(), made(h, "confirmed").await);
+    let listed = async || driver.snapshot_list(&new.image, SnapshotUsage::Skip).await.unwrap();
+    let asked = AtomicUsize::new(0);
+    let take = async |name: &str, verdict| {
+        let confirm = async {
+            let seen = driver.snapshot_list(&new.image, SnapshotUsage::Skip).await.unwrap();
+            assert!(seen.is_empty(), "it was not confirmed: {seen:?}");
+            asked.fetch_add(1, Ordering::Relaxed);
+            h.write(&new.image, 0, format!("while {name}").as_bytes()).await;
+            verdict
+        };
+        let within = Duration::from_secs(60);
+        driver.snapshot_create_if(&at(&new.image, name), within, Box::pin(confirm)).await.unwrap()
+    };
+    assert_eq!(take("one", Verdict::Discard).await, Confirmed::Discarded);
+    assert_eq!(listed().await, []);
+    let content = h.content(&new.image).await;
+    assert_eq!(take("one", Verdict::Keep).await, Confirmed::Created);
+    assert_same(&h.snapshot_content(&at(&new.image, "one")).await, &content, "confirmed");
+    assert_eq!(take("one", Verdict::Keep).await, Confirmed::Existed);
+    assert_eq!(listed().await.len(), 1);
+    assert_eq!(asked.into_inner(), 2, "what is there is not confirmed");
+    let none = at(&ImageName { name: "t.none".to_owned(), ..new.image.clone() }, "one");
+    let confirm = Box::pin(async { panic!("there is nothing to confirm") });
+    let error = driver.snapshot_create_if(&none, Duration::from_secs(60), confirm).await;
+    assert!(matches!(error, Err(ImageError::NoImage { .. })), "{error:?}");
 }
 
 pub async fn snapshots_are_listed(h: &impl Harness) {
