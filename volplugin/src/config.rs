@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
+use clap::builder::FalseyValueParser;
 use serde::Deserialize;
 use volclient::MasterUrl;
 use volcore::name::{HostName, TenantName};
@@ -51,7 +52,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE", env = "VOLPLUGIN_CONFIG")]
     config: Option<PathBuf>,
     /// Logs more.
-    #[arg(long, env = "VOLPLUGIN_DEBUG")]
+    #[arg(long, env = "VOLPLUGIN_DEBUG", value_parser = FalseyValueParser::new())]
     debug: bool,
     /// How log lines are written: text or json [default: text].
     #[arg(long, value_name = "FORMAT", env = "VOLPLUGIN_LOG_FORMAT", value_parser = parse_log_format)]
