@@ -57,9 +57,11 @@ fn begin(app: &Arc<App>, volume: &Volume) -> Option<JoinHandle<()>> {
         match done {
             // So that what is shown as pending is.
             Ok(()) => app.loops.nudge(LoopName::Flattening),
-            // Another volmaster is at it, or was until a moment ago.
+            // Another volmaster is at it, or was until a moment ago: no failure, and it is looked again soon.
             Err(VolumeError::Image { source: ImageError::InUse { .. }, .. }) => {
-                app.loops.of(LoopName::Flattening).put_off(uid);
+                let cell = app.loops.of(LoopName::Flattening);
+                cell.again(uid);
+                cell.put_off(uid);
             }
             Err(error) => {
                 app.loops.of(LoopName::Flattening).failed(uid);

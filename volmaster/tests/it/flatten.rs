@@ -170,6 +170,30 @@ async fn two_at_once_end_as_one() {
     assert!(is_flat(&stage, "by both").await);
 }
 
+/// What another does is no failure of one's own, stays under way, and is looked at again soon.
+#[tokio::test(start_paused = true)]
+async fn what_another_copies_is_left_to_him() {
+    let stage = furnished().await;
+    let second = Mortal::new(&stage);
+    let app = second.app(&stage);
+    second.flattened_elsewhere(true);
+    flatten(&app).await.unwrap();
+    for _ in 0..20 {
+        once(&app).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+    let found = record(&stage, "t/c").await;
+    assert!(matches!(found.flattening, Flattening::UnderWay { .. }), "{found:?}");
+    assert_eq!(found.last_error, None);
+    let shown = status_get(&app).await.loops;
+    let shown = shown.iter().find(|found| found.name == "flattening").unwrap();
+    assert_eq!((shown.last_error.as_ref(), shown.pending.len()), (None, 1));
+    // He has died of it.
+    second.flattened_elsewhere(false);
+    once(&app).await;
+    assert!(is_flat(&stage, "after him").await);
+}
+
 /// Copying under way keeps a removal and a rollback away, and nothing else.
 #[tokio::test(start_paused = true)]
 async fn while_data_is_copied() {

@@ -1,6 +1,7 @@
 //! A process that can die at any effect.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -50,6 +51,7 @@ struct Life {
     commit_gate: Mutex<Option<Gate>>,
     flatten_gates: Mutex<Vec<Gate>>,
     unfinished_gates: Mutex<VecDeque<Option<Gate>>>,
+    flattened_elsewhere: AtomicBool,
 }
 
 #[derive(Default)]
@@ -124,6 +126,11 @@ impl Mortal {
         let gate = Gate::default();
         self.life.flatten_gates.lock().unwrap().push(gate.clone());
         gate
+    }
+
+    /// Whether another process is said to flatten what this one is to.
+    pub fn flattened_elsewhere(&self, is: bool) {
+        self.life.flattened_elsewhere.store(is, Ordering::SeqCst);
     }
 
     /// Holds up the next commit.
@@ -337,6 +344,10 @@ impl ImageDriver for Mortal {
         progress: &Progress,
     ) -> Result<Flattened, ImageError> {
         self.images_answer().await;
+        if self.life.flattened_elsewhere.load(Ordering::SeqCst) {
+            let watchers = vec!["somebody who flattens it".to_owned()];
+            return Err(ImageError::InUse { image: image.clone(), watchers });
+        }
         let flattened = self.images.flatten(image, progress).await;
         let gate = self.life.flatten_gates.lock().unwrap().pop();
         Gate::pass(&Mutex::new(gate)).await;
