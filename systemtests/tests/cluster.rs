@@ -81,7 +81,12 @@ fn data_comes_back() {
 
 #[test]
 fn what_is_written_to_is_frozen() {
-    snapshots::what_is_written_to_is_frozen(&CALM, snapshots::FREEZE);
+    snapshots::what_is_written_to_is_frozen(&CALM);
+}
+
+#[test]
+fn what_is_synced_is_in_a_snapshot() {
+    snapshots::what_is_synced_is_in_a_snapshot(&CALM);
 }
 
 #[test]

@@ -80,11 +80,11 @@ fn a_volume_moves_between_the_kernel_and_fuse() {
     story.until_nothing_is_left();
 }
 
-/// The kernel keeps the lock that librbd takes snapshots with: they are taken while the file system is frozen, also where
-/// the policy does not ask for it.
+/// The kernel keeps the lock that librbd takes snapshots with. Frozen or not, what was synced before is in them.
 #[test]
-fn what_the_kernel_maps_is_frozen_for_its_snapshots() {
-    snapshots::what_is_written_to_is_frozen(&KERNEL, "");
+fn what_the_kernel_maps_has_snapshots() {
+    snapshots::what_is_written_to_is_frozen(&KERNEL);
+    snapshots::what_is_synced_is_in_a_snapshot(&KERNEL);
 }
 
 #[test]

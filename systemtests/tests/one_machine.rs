@@ -36,7 +36,7 @@ fn data_comes_back() {
 
 #[test]
 fn what_is_written_to_is_frozen() {
-    snapshots::what_is_written_to_is_frozen(&CALM, snapshots::FREEZE);
+    snapshots::what_is_written_to_is_frozen(&CALM);
 }
 
 #[test]

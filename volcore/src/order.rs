@@ -151,7 +151,8 @@ pub fn order_report(order: &Order, report: Report) -> Result<ReportDecision, Rep
 pub enum Capture {
     /// As they were at one moment.
     Instant,
-    /// As they were at one moment, if nothing was written just then: where the kernel's rbd keeps the lock.
+    /// As they were at one moment, if nothing was written just then: where the kernel's rbd keeps the lock, and writes a
+    /// lot.
     Unwritten,
     /// By copying them, which takes time: what is written meanwhile is in the copy in part.
     Copy,

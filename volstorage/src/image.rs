@@ -389,8 +389,8 @@ pub trait ImageDriver: Send + Sync + 'static {
     async fn fence(&self, image: &ImageName) -> Result<Vec<String>, ImageError>;
 
     /// Takes a snapshot, whoever has the image open: what they have written so far and is not in caches of theirs is
-    /// in it. Of several who take one of the same name, one does it. Refused where who has it open keeps its lock
-    /// ([`ImageError::Kept`]): of such an image [`snapshot_create_if`](Self::snapshot_create_if) takes one, and the
+    /// in it. Of several who take one of the same name, one does it. Refused where who has it open keeps its lock and
+    /// writes all the time ([`ImageError::Kept`]): [`snapshot_create_if`](Self::snapshot_create_if) takes one if the
     /// caller sees to it that nothing is written meanwhile.
     async fn snapshot_create(&self, snapshot: &ImageSnapshot) -> Result<Snapped, ImageError>;
 

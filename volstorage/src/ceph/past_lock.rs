@@ -8,7 +8,8 @@
 //! * The holder writes with the new snapshot from the moment at which it has read the header again. Unless it says that it
 //!   has (`rbd_watch_cb` of the kernel answers after its refresh), what was taken is removed.
 //! * The object map of a snapshot is a copy of the image's. If that was not the same before and after, objects came or
-//!   went meanwhile, and what was taken is removed. The caller sees to it that nothing is written.
+//!   went meanwhile, and what was taken is removed. Objects that are there may be written: of what was under way at that
+//!   moment, and not acknowledged, some is in the snapshot, as after a power cut.
 //! * The map that the holder has in its memory is not changed. Its objects stay "written since the snapshot before", which
 //!   is more than is true and never less: `rbd diff --whole-object` lists them, and `rbd object-map check` objects. librbd
 //!   would have marked them clean.
@@ -60,14 +61,13 @@ pub enum Obstacle {
     /// What it writes could be in a snapshot in part.
     #[error("its holder did not take notice of the snapshot")]
     Unheard,
-    /// The object map fits the snapshot only if nothing was written.
+    /// The object map fits the snapshot only if no object came or went.
     #[error("it was written to meanwhile")]
     Written,
 }
 
 impl Image {
-    /// Takes a snapshot, without asking the holder of the lock to do it. The caller sees to it that nothing is written
-    /// meanwhile, for instance by freezing the file system.
+    /// Takes a snapshot, without asking the holder of the lock to do it, if no object comes or goes just then.
     ///
     /// # Errors
     /// When a call fails; then there is none, or one without an object map.

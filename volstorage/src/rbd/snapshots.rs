@@ -25,6 +25,9 @@ const STALE: SignedDuration = SignedDuration::from_mins(10);
 /// has timed out, after 30 s.
 const ANSWER: Duration = Duration::from_secs(10);
 
+/// How often a snapshot past the lock is tried again before the file system has to be frozen for it.
+const MOMENTS: usize = 2;
+
 /// What is done with images that are there, through one session.
 pub(super) struct Snapshots<'a> {
     pub(super) session: &'a Session,
@@ -37,14 +40,29 @@ impl Snapshots<'_> {
         let open = self.open_for_writing(&at.image)?;
         let begin = Instant::now();
         let create = || match open.create_snapshot(at.snapshot.as_str()) {
-            Ok(()) => Ok(Snapped::Created),
-            Err(error) if error.is_exists() => Ok(Snapped::Existed),
-            Err(error) if is_kept(&error, begin) => {
-                Err(self.kept(&at.image, &open, &action, "its file system has to be frozen for it"))
-            }
+            Ok(()) => Ok(Some(Snapped::Created)),
+            Err(error) if error.is_exists() => Ok(Some(Snapped::Existed)),
+            Err(error) if is_kept(&error, begin) => Ok(None),
             Err(error) => Err(self.failed(&at.image, &open, &action, error)),
         };
-        self.faults.effect("take the snapshot", create)
+        match self.faults.effect("take the snapshot", create)? {
+            Some(snapped) => Ok(snapped),
+            None => self.create_from_under(at),
+        }
+    }
+
+    /// Takes a snapshot of what somebody writes to who keeps the lock. It takes a moment in which no object comes or goes;
+    /// who waits for that in vain has the file system frozen, and comes back for one that is hidden.
+    fn create_from_under(&self, at: &ImageSnapshot) -> Result<Snapped, ImageError> {
+        let mut tries = 1..=MOMENTS;
+        loop {
+            match (self.create_hidden(at), tries.next()) {
+                (Ok(Some(hidden)), _) => return self.publish(at, &hidden),
+                (Ok(None), _) => return Ok(Snapped::Existed),
+                (Err(ImageError::Kept { .. }), Some(_)) => {}
+                (Err(error), _) => return Err(error),
+            }
+        }
     }
 
     /// Takes a snapshot under a name that nobody sees; `None` where there is one under its own. Whoever has died between

@@ -129,7 +129,7 @@ pub async fn a_snapshot_is_what_was_there(h: &impl Harness) {
 }
 
 /// What is taken has no name before it was confirmed, and nothing of what is written meanwhile.
-pub async fn what_is_not_confirmed_is_not_there(h: &(impl Harness + Sync)) {
+pub async fn what_is_not_confirmed_is_not_there(h: &impl Harness) {
     let (driver, new) = (h.driver(), made(h, "confirmed").await);
     let listed = async || driver.snapshot_list(&new.image, SnapshotUsage::Skip).await.unwrap();
     let asked = AtomicUsize::new(0);
