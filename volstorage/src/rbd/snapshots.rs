@@ -16,6 +16,9 @@ use crate::image::{
     SnapshotInfo, SnapshotUsage,
 };
 
+/// A metadata key that is set and removed to ask whoever holds the lock of an image whether he changes it for others.
+const FLATTENING: &str = "volplugin.flattening";
+
 /// How the names of snapshots begin that are not confirmed yet. Nobody could give one like that.
 const HIDDEN: &str = ".new.";
 /// Nobody waits for a confirmation for so long.
@@ -307,7 +310,17 @@ impl Snapshots<'_> {
             // Both go over all objects, and librbd may take longer than half of the time.
             let copied = |done, total| progress.set(done, 2 * total);
             let report = |done, total| progress.set(total + done, 2 * total);
-            let work = || open.copy_up(&copied).and_then(|()| open.flatten(&report));
+            // A holder who would not flatten is found out before anything is copied: the object map learns of what is
+            // copied only then, and a removal would leave that behind.
+            let ask = || {
+                open.set_metadata(FLATTENING, "asked")?;
+                open.remove_metadata(FLATTENING)
+            };
+            let work = || {
+                ask()?;
+                open.copy_up(&copied)?;
+                open.flatten(&report)
+            };
             match pool.exclusively(&lease, work).map_err(failed)? {
                 Some(Ok(())) => {
                     // librbd tells when it begins with the last object.
