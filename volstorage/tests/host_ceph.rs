@@ -439,12 +439,26 @@ async fn a_clone_is_flattened_after_somebody_died_while_it_wrote() {
         for _ in 0..snapshots {
             CEPH.rbd(&["snap", "create", "--no-progress", "t.torn@before"]);
         }
-        let write = ["bench", "--io-type", "write", "--io-size", "4K", "--io-total", "4K"];
-        CEPH.rbd(&[&write[..], &["--io-pattern", "seq", "t.torn"]].concat());
         let info: serde_json::Value =
             serde_json::from_str(&CEPH.rbd(&["info", "--format", "json", "t.torn"])).unwrap();
+        let conf = CEPH.conf.to_str().unwrap();
+        let rados = |args: &[&str]| run("rados", &[&["-c", conf, "-p", "rbd"], args].concat());
+        // The map of the snapshot as it was before: it is told last.
+        let map_of_it = format!("rbd_object_map.{}.", info["id"].as_str().unwrap());
+        let listed = rados(&["ls"]);
+        let maps: Vec<&str> = listed.lines().filter(|line| line.starts_with(&map_of_it)).collect();
+        assert_eq!(maps.len(), snapshots);
+        let kept = folder.path().join("map");
+        for map in &maps {
+            rados(&["get", map, kept.to_str().unwrap()]);
+        }
+        let write = ["bench", "--io-type", "write", "--io-size", "4K", "--io-total", "4K"];
+        CEPH.rbd(&[&write[..], &["--io-pattern", "seq", "t.torn"]].concat());
+        for map in &maps {
+            rados(&["put", map, kept.to_str().unwrap()]);
+        }
         let object = format!("{}.{:016x}", info["block_name_prefix"].as_str().unwrap(), 0);
-        run("rados", &["-c", CEPH.conf.to_str().unwrap(), "-p", "rbd", "rm", &object]);
+        rados(&["rm", &object]);
         let progress = Progress::default();
         let image = ImageName { pool: "rbd".parse().unwrap(), name: "t.torn".to_owned() };
         assert_eq!(images.flatten(&image, &progress).await.unwrap(), Flattened::Flattened);
