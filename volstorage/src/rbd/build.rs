@@ -20,6 +20,7 @@ use volcore::volume::ImageName;
 use super::connection::Session;
 use super::names::{self, Names, Published, Settled, There};
 use super::removal::Removal;
+use super::snapshots::ROLLING_BACK;
 use super::{UID, features};
 use crate::ceph::{CephError, Image, Pool, Shrink, config_key};
 use crate::draft;
@@ -221,6 +222,7 @@ impl Build<'_> {
         let mut pairs: Vec<(&str, Option<&str>)> =
             limits.iter().map(|(key, limit)| (key.as_str(), limit.as_deref())).collect();
         pairs.push((UID, Some(&uid)));
+        pairs.push((ROLLING_BACK, None));
         let describe = || draft.pool.set_metadata(&draft.id, &pairs);
         let describe = || describe().map_err(|error| self.failed("describe", error));
         self.faults.effect("set the metadata", describe)

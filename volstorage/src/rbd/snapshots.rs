@@ -24,6 +24,9 @@ const HIDDEN: &str = ".new.";
 /// Nobody waits for a confirmation for so long.
 const STALE: SignedDuration = SignedDuration::from_mins(10);
 
+/// The metadata key that an image has while it is rolled back; the value is the snapshot. Who takes a snapshot looks at it
+/// when it has the image open, and who rolls back looks who has the image open when it is there: so one sees the other.
+pub(super) const ROLLING_BACK: &str = "volplugin.rolling-back";
 /// A holder of the lock that refuses within this time has answered. librbd waits for one that does not until his watch
 /// has timed out, after 30 s.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -40,7 +43,7 @@ pub(super) struct Snapshots<'a> {
 impl Snapshots<'_> {
     pub(super) fn create(&self, at: &ImageSnapshot) -> Result<Snapped, ImageError> {
         let action = format!("take snapshot {at}");
-        let open = self.open_for_writing(&at.image)?;
+        let open = self.open_to_snap(at)?;
         let begin = Instant::now();
         let create = || match open.create_snapshot(at.snapshot.as_str()) {
             Ok(()) => Ok(Some(Snapped::Created)),
@@ -72,7 +75,7 @@ impl Snapshots<'_> {
     /// this and [`publish`](Self::publish) has left one like that, which goes now.
     pub(super) fn create_hidden(&self, at: &ImageSnapshot) -> Result<Option<String>, ImageError> {
         let action = format!("take snapshot {at}");
-        let open = self.open_for_writing(&at.image)?;
+        let open = self.open_to_snap(at)?;
         let failed = |error| self.failed(&at.image, &open, &action, error);
         for there in open.snapshots().map_err(failed)? {
             match user_name(&there) {
@@ -249,17 +252,32 @@ impl Snapshots<'_> {
         self.find(&open, at)?;
         self.refuse_if_watched(image, &open)?;
         let failed = |error: CephError| self.failed(image, &open, &action, error);
-        if open.features().map_err(failed)?.contains(Features::EXCLUSIVE_LOCK) {
-            open.acquire_lock().map_err(failed)?;
-            self.refuse_if_watched(image, &open)?;
-        }
+        let (pool, id) = (self.session.pool(&image.pool)?, open.id().map_err(failed)?);
+        let mark = |to| {
+            let set = || pool.set_metadata(&id, &[(ROLLING_BACK, to)]).map_err(failed);
+            self.faults.effect("mark the image", set)
+        };
+        let is_mixed = open.metadata(ROLLING_BACK).map_err(failed)?.is_some();
+        let begin = || {
+            mark(Some(at.snapshot.as_str()))?;
+            if open.features().map_err(failed)?.contains(Features::EXCLUSIVE_LOCK) {
+                open.acquire_lock().map_err(failed)?;
+            }
+            self.refuse_if_watched(image, &open)
+        };
         let roll_back = || match open.roll_back(at.snapshot.as_str()) {
             Err(error) if error.is_not_found() => {
                 Err(ImageError::NoSnapshot { snapshot: at.clone() })
             }
             rolled => rolled.map_err(failed),
         };
-        self.faults.effect("roll back", roll_back)
+        let rolled = begin().and_then(|()| self.faults.effect("roll back", roll_back));
+        let has_not_begun =
+            matches!(rolled, Err(ImageError::InUse { .. } | ImageError::NoSnapshot { .. }));
+        if rolled.is_ok() || (has_not_begun && !is_mixed) {
+            mark(None)?;
+        }
+        rolled
     }
 
     pub(super) fn clone(&self, new: &NewClone) -> Result<Created, ImageError> {
@@ -373,6 +391,20 @@ impl Snapshots<'_> {
     fn open_for_writing(&self, image: &ImageName) -> Result<Image, ImageError> {
         let open = self.session.open_for_writing(image)?;
         open.ok_or_else(|| ImageError::NoImage { image: image.clone() })
+    }
+
+    /// Refused while it is rolled back: a snapshot would be a mixture.
+    fn open_to_snap(&self, at: &ImageSnapshot) -> Result<Image, ImageError> {
+        let open = self.open_for_writing(&at.image)?;
+        let to = open.metadata(ROLLING_BACK);
+        let to = to.map_err(|error| self.session.failed(&format!("take snapshot {at}"), error))?;
+        match to {
+            None => Ok(open),
+            Some(to) => {
+                let watchers = vec![format!("a rollback to snapshot {to}")];
+                Err(ImageError::InUse { image: at.image.clone(), watchers })
+            }
+        }
     }
 
     fn find(&self, open: &Image, at: &ImageSnapshot) -> Result<Snapshot, ImageError> {

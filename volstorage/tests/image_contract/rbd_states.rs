@@ -11,13 +11,15 @@ use volcore::volume::ImageName;
 use volstorage::ceph::{Features, Timeouts};
 use volstorage::fake::Fault;
 use volstorage::image::{
-    Created, Discarded, ImageDriver, ImageError, NewImage, Purged, TrashedImage, Unfinished,
+    Created, Discarded, ImageDriver, ImageError, NewImage, Purged, SnapshotUsage, TrashedImage,
+    Unfinished,
 };
 use volstorage::process::{Program, Run};
 
 use super::ceph_support::CEPH;
 use super::harness::{Harness, mib, new_image};
 use super::rbd::{Rbd, harness};
+use super::snapshots::{at, made};
 use super::suite::{assert_nothing, id, unfinished};
 
 /// Changes the objects of the pool behind librbd's back.
@@ -477,4 +479,39 @@ async fn limits_of_a_missing_image_are_an_error() {
     let image = ImageName { pool: h.pool(), name: "t.nonesuch".to_owned() };
     let error = h.driver().limit(&image, &volcore::limit::RateLimits::default()).await.unwrap_err();
     assert!(error.to_string().contains("rbd/t.nonesuch"), "{error}");
+}
+
+/// A snapshot of what is being rolled back would be a mixture, whoever is to be at it, or has died.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_what_is_rolled_back_no_snapshot_is_taken() {
+    let h = harness().await;
+    let (driver, faults) = h.breakable();
+    let new = made(&h, "mixed").await;
+    let (one, two) = (at(&new.image, "one"), at(&new.image, "two"));
+    driver.snapshot_create(&one).await.unwrap();
+    // One that is refused leaves nothing.
+    let watcher = CEPH.connect(Timeouts::default()).pool(new.image.pool.as_str()).unwrap();
+    let watcher = watcher.open_image(&new.image.name).unwrap();
+    let refused = driver.snapshot_rollback(&one).await.unwrap_err();
+    assert!(matches!(refused, ImageError::InUse { .. }), "{refused:?}");
+    tokio::task::spawn_blocking(move || drop(watcher)).await.unwrap();
+    driver.snapshot_create(&at(&new.image, "between")).await.unwrap();
+
+    for nth in 1.. {
+        faults.break_nth(nth, Fault::Dies);
+        let died = driver.snapshot_rollback(&one).await.is_err();
+        let done = faults.effects();
+        faults.revive();
+        if !died {
+            break;
+        }
+        // The second one takes the mark away.
+        if done.iter().filter(|effect| **effect == "mark the image").count() == 1 {
+            let refused = driver.snapshot_create(&two).await.unwrap_err().to_string();
+            assert!(refused.contains("a rollback to snapshot one"), "{done:?}: {refused}");
+        }
+    }
+    driver.snapshot_create(&two).await.unwrap();
+    let names = driver.snapshot_list(&new.image, SnapshotUsage::Skip).await.unwrap();
+    assert_eq!(names.len(), 3, "{names:?}");
 }
