@@ -140,6 +140,10 @@ impl ImageDriver for FileImages {
         Ok(Vec::new())
     }
 
+    async fn free(&self, _image: &ImageName) -> Result<(), ImageError> {
+        Ok(())
+    }
+
     async fn snapshot_create(&self, snapshot: &ImageSnapshot) -> Result<Snapped, ImageError> {
         let (action, at) = (format!("take snapshot {snapshot}"), snapshot.clone());
         self.copying(action, move |store| store.snapshot_create(&at)).await

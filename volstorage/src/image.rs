@@ -388,6 +388,10 @@ pub trait ImageDriver: Send + Sync + 'static {
     /// An absent image has none, nor has one in a local file, which only this machine can reach.
     async fn fence(&self, image: &ImageName) -> Result<Vec<String>, ImageError>;
 
+    /// Takes from an image the lock of a control plane's client that has died in the middle of a change, so that a host
+    /// can have it. Whoever else holds it is left alone.
+    async fn free(&self, image: &ImageName) -> Result<(), ImageError>;
+
     /// Takes a snapshot, whoever has the image open: what they have written so far and is not in caches of theirs is
     /// in it. Of several who take one of the same name, one does it. Refused where who has it open keeps its lock and
     /// writes all the time ([`ImageError::Kept`]): [`snapshot_create_if`](Self::snapshot_create_if) takes one if the

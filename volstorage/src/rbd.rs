@@ -209,8 +209,35 @@ impl RbdImages {
         way.connection.call_through(way.gate, &action, way.deadline, work).await
     }
 
-    fn through_holder<'a>(&'a self, connection: &'a Connection) -> Way<'a> {
-        Way { connection, gate: &self.holders, deadline: HOLDER }
+    /// Does something with an image that the holder of its lock has to do or to allow. Where that is a volmaster that has
+    /// died, he is asked no more.
+    async fn ask_holder<T: Send + 'static>(
+        &self,
+        connection: &Connection,
+        image: &ImageName,
+        action: String,
+        work: impl Fn(&Snapshots<'_>) -> Result<T, ImageError> + Clone + Send + 'static,
+    ) -> Result<T, ImageError> {
+        let way = Way { connection, gate: &self.holders, deadline: HOLDER };
+        let alone = |work| {
+            let image = image.clone();
+            move |snapshots: Snapshots<'_>| snapshots.alone(&image, work)
+        };
+        let done = self.change(way, action.clone(), alone(work.clone())).await;
+        if !matches!(done, Err(ImageError::Kept { .. } | ImageError::Held { .. })) {
+            return done;
+        }
+        let (about, held) = (format!("free image {image}"), image.clone());
+        let free = move |session: &Session| session.free_of_dead(&held);
+        match self.connection.call(&about, CALL, free).await {
+            Ok(true) => self.change(way, action, alone(work)).await,
+            Ok(false) => done,
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(%image, error, "whose lock it has is not known");
+                done
+            }
+        }
     }
 
     fn rewriting(&self) -> Way<'_> {
@@ -273,12 +300,19 @@ fn fence(session: &Session, name: &ImageName) -> Result<Vec<String>, ImageError>
         return Ok(Vec::new());
     }
     let image = session.pool(&name.pool)?.open_image(&name.name).map_err(failed)?;
-    let mut fenced = session.watchers(name, &image)?;
+    // The control plane changes an image for a moment, and writes nothing on it.
+    let pool = session.pool(&name.pool)?;
+    let mut fenced = session.users(name, &image)?;
     for address in &fenced {
         let command = json!({"prefix": "osd blocklist", "blocklistop": "add", "addr": address});
         session.cluster().mon_command(&command).map_err(failed)?;
     }
+    let watchers = image.watchers().map_err(failed)?;
     for owner in image.lock_owners().map_err(failed)? {
+        let lives = watchers.iter().any(|watcher| watcher.address == owner);
+        if lives && pool.is_control(&owner).map_err(failed)? {
+            continue;
+        }
         match image.break_lock(&owner) {
             // It has let go of it by itself.
             Err(error) if error.is_not_found() => {}
@@ -373,10 +407,17 @@ impl ImageDriver for RbdImages {
         self.connection.call(&action, CALL, fence).await
     }
 
+    async fn free(&self, image: &ImageName) -> Result<(), ImageError> {
+        let (action, image) = (format!("free image {image}"), image.clone());
+        let free = move |session: &Session| session.free_of_dead(&image).map(drop);
+        self.connection.call(&action, CALL, free).await
+    }
+
     async fn snapshot_create(&self, snapshot: &ImageSnapshot) -> Result<Snapped, ImageError> {
         let (action, at) = (format!("take snapshot {snapshot}"), snapshot.clone());
-        let way = self.through_holder(self.taking.connection().await?);
-        self.change(way, action, move |snapshots| snapshots.create(&at)).await
+        let connection = self.taking.connection().await?;
+        let create = move |snapshots: &Snapshots<'_>| snapshots.create(&at);
+        self.ask_holder(connection, &snapshot.image, action, create).await
     }
 
     async fn snapshot_create_if(
@@ -386,14 +427,12 @@ impl ImageDriver for RbdImages {
         confirm: Confirm<'_>,
     ) -> Result<Confirmed, ImageError> {
         let (action, at) = (format!("take snapshot {snapshot}"), snapshot.clone());
-        let way = self.through_holder(self.taking.connection().await?);
-        let create = move |snapshots: Snapshots<'_>| snapshots.create_hidden(&at);
-        let Some(hidden) = self.change(way, action.clone(), create).await? else {
-            return Ok(Confirmed::Existed);
-        };
+        let connection = self.taking.connection().await?;
+        let create = move |snapshots: &Snapshots<'_>| snapshots.create_hidden(&at);
+        let created = self.ask_holder(connection, &snapshot.image, action.clone(), create).await?;
+        let Some(hidden) = created else { return Ok(Confirmed::Existed) };
         let (verdict, at) = (confirm.await, snapshot.clone());
-        let way = self.through_holder(self.taking.connection().await?);
-        let finish = move |snapshots: Snapshots<'_>| match verdict {
+        let finish = move |snapshots: &Snapshots<'_>| match verdict {
             Verdict::Keep => Ok(match snapshots.publish(&at, &hidden)? {
                 Snapped::Created => Confirmed::Created,
                 Snapped::Existed => Confirmed::Existed,
@@ -403,7 +442,7 @@ impl ImageDriver for RbdImages {
                 Ok(Confirmed::Discarded)
             }
         };
-        self.change(way, action, finish).await
+        self.ask_holder(connection, &snapshot.image, action, finish).await
     }
 
     fn capture(&self) -> Capture {
@@ -424,8 +463,9 @@ impl ImageDriver for RbdImages {
 
     async fn snapshot_remove(&self, snapshot: &ImageSnapshot) -> Result<Removed, ImageError> {
         let (action, at) = (format!("remove snapshot {snapshot}"), snapshot.clone());
-        let way = self.through_holder(self.taking.connection().await?);
-        self.change(way, action, move |snapshots| snapshots.remove(&at)).await
+        let connection = self.taking.connection().await?;
+        let remove = move |snapshots: &Snapshots<'_>| snapshots.remove(&at);
+        self.ask_holder(connection, &snapshot.image, action, remove).await
     }
 
     async fn snapshot_rollback(&self, snapshot: &ImageSnapshot) -> Result<(), ImageError> {
@@ -455,8 +495,9 @@ impl ImageDriver for RbdImages {
     async fn resize(&self, image: &ImageName, size: Size) -> Result<Resized, ImageError> {
         refuse_if_too_large(image, size)?;
         let (action, image) = (format!("resize image {image}"), image.clone());
-        let way = self.through_holder(&self.connection);
-        self.change(way, action, move |snapshots| snapshots.resize(&image, size)).await
+        let (connection, at) = (&self.connection, image.clone());
+        let resize = move |snapshots: &Snapshots<'_>| snapshots.resize(&at, size);
+        self.ask_holder(connection, &image, action, resize).await
     }
 
     async fn restore(&self, trashed: &TrashedImage, name: &str) -> Result<Restored, ImageError> {

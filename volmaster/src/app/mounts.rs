@@ -6,7 +6,7 @@ use uuid::Uuid;
 use volcore::Kind;
 use volcore::claim::{Claim, ClaimAsk, ClaimDecision, ClaimFacts, ClaimRefusal, ReleaseDecision};
 use volcore::name::{BootId, HostName, VolumeId};
-use volcore::volume::VolumeState;
+use volcore::volume::{Volume, VolumeState};
 use volstorage::image::ImageError;
 use volstore::records::{Changes, Versioned};
 use volstore::store::{Commit, Expect, StoreError};
@@ -15,6 +15,8 @@ use super::{App, Failing, ListAsk, ListError, Slice, catch_up, lists, store_kind
 
 /// How often an operation begins again because somebody else was faster.
 const ROUNDS: u32 = 10;
+/// How long a claim waits for a look at the image.
+const FREEING: Duration = Duration::from_secs(3);
 
 /// Why a claim was not changed or shown.
 #[derive(Debug, thiserror::Error)]
@@ -156,10 +158,28 @@ pub async fn mount_claim(app: &App, id: &VolumeId, ask: ClaimAsk) -> Result<Gran
             }
         };
         if committed(app, changes).await? {
+            if matches!(granted, Granted::Claimed(_)) {
+                free(app, &volume.value).await;
+            }
             return Ok(granted);
         }
     }
     Err(MountError::Contended { volume: id.clone() })
+}
+
+/// A volmaster that has died in the middle of a change may have left its lock on the image, which no host may break.
+/// Where that cannot be seen to in time, the host is told who has the lock.
+async fn free(app: &App, volume: &Volume) {
+    match tokio::time::timeout(FREEING, app.images.free(&volume.image())).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            let (volume, error) = (&volume.id, volapi::problem::chain(&error));
+            tracing::warn!(%volume, error, "its image was not looked at before it is mapped");
+        }
+        Err(_) => {
+            tracing::warn!(volume = %volume.id, "its image does not answer before it is mapped")
+        }
+    }
 }
 
 /// Releases a host's claim, or clears it by force. That there is none is success.

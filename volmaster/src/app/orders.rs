@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
 use uuid::Uuid;
 use volcore::Kind;
 use volcore::name::{HostName, VolumeId};
@@ -29,7 +28,7 @@ const FREEZING: Duration = Duration::from_secs(10);
 /// How long thawing is waited for.
 const THAWING: Duration = Duration::from_secs(3);
 /// How long an earlier order for the same volume is waited for.
-const TURN: Duration = Duration::from_secs(15);
+pub(crate) const TURN: Duration = Duration::from_secs(15);
 /// The pause before the next look at an order that is in the way.
 const AGAIN: Duration = Duration::from_millis(20);
 /// How much of a host's reason is kept, in characters.
@@ -224,6 +223,7 @@ pub(crate) struct Freeze {
 }
 
 /// Has the holder of a volume freeze its file system. What it comes to has to be [ended](end).
+/// [`FreezeError::Taken`] comes when the order in the way has ended, as a rule: it may have been for the same.
 pub(crate) async fn freeze(
     app: &App,
     volume: &Volume,
@@ -251,19 +251,16 @@ pub(crate) async fn freeze(
 
 async fn asked(app: &App, leased: LeasedOrder) -> Result<Freeze, FreezeError> {
     let (volume, host) = (leased.order.volume.clone(), leased.order.host.clone());
-    let began = Instant::now();
-    let at = loop {
-        match put(app, &leased, Expect::Absent).await? {
-            Put::Done(at) => break at,
-            Put::Conflict if began.elapsed() < TURN => {
-                let left = TURN.saturating_sub(began.elapsed());
-                let key = app.records.keys().order(&volume);
-                changed(app, left, || app.mirrors.orders.get(&key).is_none().then_some(())).await;
-                // The mirror may not have seen yet what is in the way.
-                tokio::time::sleep(AGAIN).await;
-            }
-            Put::Conflict | Put::Ended => return Err(FreezeError::Taken { volume }),
+    let at = match put(app, &leased, Expect::Absent).await? {
+        Put::Done(at) => at,
+        Put::Conflict => {
+            let key = app.records.keys().order(&volume);
+            changed(app, TURN, || app.mirrors.orders.get(&key).is_none().then_some(())).await;
+            // The mirror may not have seen yet what is in the way.
+            tokio::time::sleep(AGAIN).await;
+            return Err(FreezeError::Taken { volume });
         }
+        Put::Ended => return Err(FreezeError::Taken { volume }),
     };
     let is_answered = |order: &Order| order.state != OrderState::Asked;
     match follow(app, &leased, at, FREEZING, is_answered).await {

@@ -290,6 +290,10 @@ impl ImageDriver for Mortal {
         self.answered(self.images.limit(image, limits).await).await
     }
 
+    async fn free(&self, image: &ImageName) -> Result<(), ImageError> {
+        self.images.free(image).await
+    }
+
     async fn fence(&self, image: &ImageName) -> Result<Vec<String>, ImageError> {
         self.images_answer().await;
         self.answered(self.images.fence(image).await).await

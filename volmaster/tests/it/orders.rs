@@ -1,6 +1,7 @@
 //! Snapshots of what is written to: they are taken while its file system is frozen, or not at all, whatever goes wrong.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -84,8 +85,14 @@ async fn kept() -> Stage {
 
 /// Writes to the image as a host does whose file system is not frozen, and obeys.
 fn obey(stage: &Stage, manner: Manner) -> tokio::task::JoinHandle<()> {
-    let (stage, app) = (stage.clone(), stage.app());
-    tokio::spawn(async move {
+    obey_counting(stage, manner).0
+}
+
+/// The same, and how often it has frozen.
+fn obey_counting(stage: &Stage, manner: Manner) -> (tokio::task::JoinHandle<()>, Arc<AtomicUsize>) {
+    let (stage, app, count) = (stage.clone(), stage.app(), Arc::new(AtomicUsize::new(0)));
+    let counted = count.clone();
+    let host = tokio::spawn(async move {
         let mut after = None;
         let mut frozen: Option<(Uuid, tokio::time::Instant)> = None;
         let mut renewed = tokio::time::Instant::now();
@@ -114,6 +121,7 @@ fn obey(stage: &Stage, manner: Manner) -> tokio::task::JoinHandle<()> {
                         report(Report::Failed { reason: "its disk is gone".to_owned() }).await;
                     }
                     (OrderState::Asked, _) => {
+                        counted.fetch_add(1, Ordering::Relaxed);
                         stage.images.write(&image("t/v"), 0, b"ok");
                         frozen = Some((order.id, tokio::time::Instant::now()));
                         report(Report::Frozen).await;
@@ -134,7 +142,8 @@ fn obey(stage: &Stage, manner: Manner) -> tokio::task::JoinHandle<()> {
                 }
             }
         }
-    })
+    });
+    (host, count)
 }
 
 fn snapshots(stage: &Stage) -> Vec<(String, Vec<u8>)> {
@@ -191,12 +200,12 @@ async fn what_keeps_its_lock_is_frozen() {
     cannot.abort();
 }
 
-/// Two at once, of two volmasters: one after the other.
+/// Several at once, of as many volmasters: one after the other, and once for each snapshot.
 #[tokio::test(start_paused = true)]
 async fn one_order_at_a_time() {
     let stage = held(&FROZEN).await;
-    let _host = obey(&stage, Manner::Well);
-    let takes = (0..4).map(|number| {
+    let (_host, freezes) = obey_counting(&stage, Manner::Well);
+    let takes = (0..6).map(|number| {
         let app = stage.app();
         tokio::spawn(async move { take(&app, &format!("s{}", number % 2)).await })
     });
@@ -205,6 +214,7 @@ async fn one_order_at_a_time() {
     }
     assert_eq!(snapshots(&stage).len(), 2);
     assert!(snapshots(&stage).iter().all(|(_, data)| data == b"ok"));
+    assert_eq!(freezes.load(Ordering::Relaxed), 2, "nothing is frozen for what is there");
 }
 
 #[tokio::test(start_paused = true)]

@@ -134,6 +134,11 @@ function_table! {
         fn rados_unlock(
             ioctx: IoctxHandle, object: *const c_char, name: *const c_char, cookie: *const c_char,
         ) -> c_int;
+        fn rados_list_lockers(
+            ioctx: IoctxHandle, object: *const c_char, name: *const c_char, exclusive: *mut c_int,
+            tag: *mut c_char, tag_len: *mut usize, clients: *mut c_char, clients_len: *mut usize,
+            cookies: *mut c_char, cookies_len: *mut usize, addrs: *mut c_char, addrs_len: *mut usize,
+        ) -> isize;
         fn rados_exec(
             ioctx: IoctxHandle, object: *const c_char, cls: *const c_char, method: *const c_char,
             in_buf: *const c_char, in_len: usize, buf: *mut c_char, out_len: usize,

@@ -40,6 +40,7 @@
 pub mod abi;
 mod class;
 mod cluster;
+mod control;
 mod copyup;
 mod directory;
 mod error;

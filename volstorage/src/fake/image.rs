@@ -330,6 +330,11 @@ impl ImageDriver for FakeImages {
         })
     }
 
+    async fn free(&self, image: &ImageName) -> Result<(), ImageError> {
+        self.reach(&format!("free image {image}"))?;
+        self.faults.effect("free the image", || Ok(()))
+    }
+
     async fn snapshot_create(&self, snapshot: &ImageSnapshot) -> Result<Snapped, ImageError> {
         self.take(snapshot)
     }

@@ -8,6 +8,8 @@
 //! dead client has left (30 s until Ceph knows), `mount_timeout` for monitors. `osd_request_timeout` is
 //! how long a cluster may be away before what is mounted gets errors: long, because a file system that
 //! got one has to be repaired, but not for ever, because otherwise nothing could be unmounted any more.
+//! `alloc_size` is the size of an object: the kernel cuts what is discarded at its multiples and drops the rest. At those
+//! of the default (64 KiB) no object is discarded as a whole, so that it stays, emptied, and counts in `rbd du`.
 //!
 //! `rbd map` does the same, after it has connected to the cluster itself to look at things that the
 //! kernel looks at again, which takes several times as long. The key goes into the kernel's keyring, not
@@ -39,8 +41,8 @@ const BUS: &str = "/sys/bus/rbd";
 /// The features that the kernel's rbd knows, in hexadecimal.
 const FEATURES: &str = "/sys/bus/rbd/supported_features";
 
-/// The options of every mapping.
-const OPTIONS: &str = "noshare,mount_timeout=20,osd_request_timeout=300";
+/// The options of every mapping; those of a policy come after them, and the last one counts.
+const OPTIONS: &str = "noshare,mount_timeout=20,osd_request_timeout=300,alloc_size=4194304";
 /// Those of one that writes.
 const WRITE: &str = "exclusive,lock_timeout=35";
 /// How long Ceph is asked why a mapping failed.
@@ -289,14 +291,14 @@ mod tests {
         assert_eq!(
             line(&wanted),
             "10.0.0.1:6789,10.0.0.2:6789 name=host,key=client.host,noshare,mount_timeout=20,\
-             osd_request_timeout=300,exclusive,lock_timeout=35,queue_depth=256 rbd t.v -"
+             osd_request_timeout=300,alloc_size=4194304,exclusive,lock_timeout=35,queue_depth=256 rbd t.v -"
         );
         wanted.mode = Mode::ReadOnly;
         wanted.options = vec!["ms_mode=secure".parse().unwrap()];
         assert_eq!(
             line(&wanted),
             "10.0.0.1:3300,10.0.0.2:3300 name=host,key=client.host,noshare,mount_timeout=20,\
-             osd_request_timeout=300,ro,ms_mode=secure rbd t.v -"
+             osd_request_timeout=300,alloc_size=4194304,ro,ms_mode=secure rbd t.v -"
         );
     }
 }

@@ -31,6 +31,10 @@ pub(super) const ROLLING_BACK: &str = "volplugin.rolling-back";
 /// has timed out, after 30 s.
 const ANSWER: Duration = Duration::from_secs(10);
 
+/// How long others who change an image are waited for; a lease ends so long after its holder, at most.
+const TURN: Duration = Duration::from_secs(35);
+/// How often it is looked whether they have finished.
+const LOOK: Duration = Duration::from_millis(50);
 /// How often a snapshot past the lock is tried again before the file system has to be frozen for it.
 const MOMENTS: usize = 2;
 
@@ -41,6 +45,30 @@ pub(super) struct Snapshots<'a> {
 }
 
 impl Snapshots<'_> {
+    /// Does something with an image while no other volmaster does such a thing with it. A client of librbd 16.2 that is
+    /// asked to change an image, and closes it meanwhile, ends its process (`AsyncOpTracker.cc`, "m_pending_ops == 0").
+    pub(super) fn alone<T>(
+        &self,
+        image: &ImageName,
+        work: impl Fn(&Self) -> Result<T, ImageError>,
+    ) -> Result<T, ImageError> {
+        let failed =
+            |error| self.session.failed(&format!("wait for others at image {image}"), error);
+        let pool = self.session.pool(&image.pool)?;
+        let Some(id) = pool.linked_id(&image.name).map_err(failed)? else { return work(self) };
+        let (lease, begin) = (format!("change.{id}"), Instant::now());
+        loop {
+            if let Some(done) = pool.exclusively(&lease, || work(self)).map_err(failed)? {
+                return done;
+            }
+            if begin.elapsed() > TURN {
+                let watchers = vec!["somebody who changes it".to_owned()];
+                return Err(ImageError::InUse { image: image.clone(), watchers });
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
     pub(super) fn create(&self, at: &ImageSnapshot) -> Result<Snapped, ImageError> {
         let action = format!("take snapshot {at}");
         let open = self.open_to_snap(at)?;

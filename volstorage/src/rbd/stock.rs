@@ -74,7 +74,7 @@ fn inspect(session: &Session, image: &ImageName) -> Result<Option<Inspection>, I
     let failed = |error| session.failed(&format!("look at image {image}"), error);
     let snapshots = open.snapshots().map_err(failed)?;
     let snapshots = snapshots.iter().filter_map(|it| user_name(it)?.parse().ok()).collect();
-    Ok(Some(Inspection { watchers: session.watchers(image, &open)?, snapshots }))
+    Ok(Some(Inspection { watchers: session.users(image, &open)?, snapshots }))
 }
 
 fn list(session: &Session) -> Result<Vec<Listed>, ImageError> {

@@ -99,3 +99,60 @@ async fn a_frozen_holder_delays_only_its_own_snapshot() {
     drop(holder);
     tokio::task::spawn_blocking(move || drop((driver, h))).await.unwrap();
 }
+
+/// Who is killed while he takes a snapshot leaves the lock. It is broken where it is the control plane's, and nobody
+/// else's.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lock_of_a_volmaster_that_has_died_is_broken() {
+    let h = harness().await;
+    let driver = h.images().clone();
+    let (ours, theirs) = (made(&h, "ours").await, made(&h, "theirs").await);
+    let pool = CEPH.cluster().pool(ours.image.pool.as_str()).unwrap();
+    let owner = |image: &ImageName| {
+        let id = pool.linked_id(&image.name).unwrap().unwrap();
+        pool.locked_by(&id).unwrap()
+    };
+    assert_eq!(owner(&ours.image), None);
+    let holders = [&ours, &theirs].map(|new| Holder::start(&new.image));
+    pool.add_control(&owner(&ours.image).unwrap()).unwrap();
+    // One that lives is asked, whoever he is.
+    driver.free(&ours.image).await.unwrap();
+    assert!(owner(&ours.image).is_some());
+    assert_eq!(driver.snapshot_create(&at(&ours.image, "one")).await.unwrap(), Snapped::Created);
+    drop(holders);
+    assert_eq!(driver.snapshot_create(&at(&ours.image, "two")).await.unwrap(), Snapped::Created);
+    assert_eq!(owner(&ours.image), None);
+    for _ in 0..2 {
+        driver.free(&theirs.image).await.unwrap();
+    }
+    assert!(owner(&theirs.image).is_some(), "a host's lock is for an operator to break");
+    driver.fence(&theirs.image).await.unwrap();
+    assert_eq!(owner(&theirs.image), None);
+    tokio::task::spawn_blocking(move || drop((driver, h, pool))).await.unwrap();
+}
+
+/// Many who change one image at once, of several volmasters: none asks another to do it.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_change_an_image_at_once() {
+    let h = harness().await;
+    let new = made(&h, "many").await;
+    let options = || ConnectOptions {
+        key: None,
+        conf: CEPH.conf.clone(),
+        user: "admin".to_owned(),
+        timeouts: TIMEOUTS,
+    };
+    let drivers =
+        [0; 3].map(|_| h.images().clone().taking_snapshots_through(Connection::new(options())));
+    let takes = (0..24_usize).map(|number| {
+        let (driver, at) =
+            (drivers[number % 3].clone(), at(&new.image, &format!("s{}", number / 6)));
+        tokio::spawn(async move { driver.snapshot_create(&at).await })
+    });
+    for taken in takes.collect::<Vec<_>>() {
+        taken.await.unwrap().unwrap();
+    }
+    let found = drivers[0].snapshot_list(&new.image, SnapshotUsage::Skip).await.unwrap();
+    assert_eq!(found.len(), 4, "{found:?}");
+    tokio::task::spawn_blocking(move || drop((drivers, h))).await.unwrap();
+}

@@ -5,8 +5,9 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
 use volcore::Kind;
-use volcore::name::VolumeId;
+use volcore::name::{HostName, VolumeId};
 use volcore::order::{Capture, FREEZE_BOUND, Quiet, snapshot_quiet};
 use volcore::volume::Volume;
 use volstorage::image::{Confirmed, ImageError, ImageSnapshot, Snapped, SnapshotUsage, Verdict};
@@ -81,14 +82,33 @@ async fn snapshot_while(
         Quiet::Nothing => Ok(app.images.snapshot_create(at).await?),
         Quiet::Unheld => unheld(app, volume, at).await,
         Quiet::Frozen(host) => {
-            let there = app.images.snapshot_list(&at.image, SnapshotUsage::Skip).await?;
-            if there.iter().any(|found| found.name == at.snapshot) {
-                return Ok(Snapped::Existed);
-            }
-            let freeze = orders::freeze(app, volume, &host).await?;
+            let freeze = match turn(app, volume, at, &host).await? {
+                Some(freeze) => freeze,
+                None => return Ok(Snapped::Existed),
+            };
             let taken = frozen(app, at, &freeze).await;
             orders::end(app, freeze).await;
             taken
+        }
+    }
+}
+
+/// Has the file system frozen, unless the snapshot is there: whoever had it frozen before may have taken it.
+async fn turn(
+    app: &App,
+    volume: &Volume,
+    at: &ImageSnapshot,
+    host: &HostName,
+) -> Result<Option<orders::Freeze>, QuietError> {
+    let began = Instant::now();
+    loop {
+        let there = app.images.snapshot_list(&at.image, SnapshotUsage::Skip).await?;
+        if there.iter().any(|found| found.name == at.snapshot) {
+            return Ok(None);
+        }
+        match orders::freeze(app, volume, host).await {
+            Err(FreezeError::Taken { .. }) if began.elapsed() < orders::TURN => {}
+            frozen => return Ok(Some(frozen?)),
         }
     }
 }
