@@ -10,6 +10,7 @@
 mod adoption;
 mod copy;
 mod draft;
+mod fits;
 mod snapshots;
 mod stock;
 mod store;
@@ -214,6 +215,11 @@ impl ImageDriver for FileImages {
             Some(_) => Ok(Flattened::AlreadyFlat),
             None => Err(ImageError::NoImage { image: image.clone() }),
         }
+    }
+
+    async fn fits(&self, image: &ImageName, size: Size) -> Result<(), ImageError> {
+        let (action, image) = (format!("try the size of image {image}"), image.clone());
+        self.on_disk(action, move |store| store.fits(&image, size)).await
     }
 
     async fn resize(&self, image: &ImageName, size: Size) -> Result<Resized, ImageError> {

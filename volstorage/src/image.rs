@@ -437,6 +437,10 @@ pub trait ImageDriver: Send + Sync + 'static {
         progress: &Progress,
     ) -> Result<Flattened, ImageError>;
 
+    /// Whether an image could have this size ([`ImageError::TooLarge`] names the largest), whether it is there or not. Changes
+    /// nothing; to be asked before a size is stored, because no size that is stored becomes smaller again.
+    async fn fits(&self, image: &ImageName, size: Size) -> Result<(), ImageError>;
+
     /// Makes an image larger, whoever has it open. A smaller size is refused.
     async fn resize(&self, image: &ImageName, size: Size) -> Result<Resized, ImageError>;
 

@@ -492,6 +492,10 @@ impl ImageDriver for RbdImages {
         self.change(self.rewriting(), action, flatten).await
     }
 
+    async fn fits(&self, image: &ImageName, size: Size) -> Result<(), ImageError> {
+        refuse_if_too_large(image, size)
+    }
+
     async fn resize(&self, image: &ImageName, size: Size) -> Result<Resized, ImageError> {
         refuse_if_too_large(image, size)?;
         let (action, image) = (format!("resize image {image}"), image.clone());

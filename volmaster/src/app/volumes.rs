@@ -192,7 +192,7 @@ pub enum VolumeError {
     /// The image driver failed.
     #[error("could not {action} volume {volume}")]
     Image {
-        /// `create`, `remove`, `restore`, `flatten` or `set the size and the limits of`.
+        /// `create`, `remove`, `restore`, `flatten`, `resize` or `set the size and the limits of`.
         action: &'static str,
         /// Which.
         volume: VolumeId,

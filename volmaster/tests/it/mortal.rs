@@ -358,6 +358,11 @@ impl ImageDriver for Mortal {
         self.answered(flattened).await
     }
 
+    async fn fits(&self, image: &ImageName, size: Size) -> Result<(), ImageError> {
+        self.images_answer().await;
+        self.images.fits(image, size).await
+    }
+
     async fn resize(&self, image: &ImageName, size: Size) -> Result<Resized, ImageError> {
         self.images_answer().await;
         self.answered(self.images.resize(image, size).await).await

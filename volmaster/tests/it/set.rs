@@ -130,6 +130,31 @@ async fn an_outage_of_the_images_is_made_up_for() {
     assert_eq!(settled.last_error, None);
 }
 
+/// A size that no image can have is refused before it is stored: it could never be taken back.
+#[tokio::test(start_paused = true)]
+async fn an_impossible_size_is_refused_and_stored_nowhere() {
+    let stage = furnished().await;
+    let app = stage.app();
+    let before = stage.store.revision().await.unwrap();
+    let change = |size: &str| {
+        let options = [("size", size), ("rate-limit.write.bps", "2")];
+        let options = options.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        LiveChange::from_driver_options(&options.into()).unwrap()
+    };
+    let error = volume_set(&app, &volume("t/v"), &change("900TB")).await.unwrap_err();
+    assert_eq!(error.kind(), volcore::Kind::Invalid);
+    insta::assert_snapshot!(volapi::problem::chain(&error), @"could not resize volume t/v: image rbd/t.v is too large to be made: the largest image in the fake has 128 TiB");
+    volume_set(&app, &volume("t/v"), &change("900TB")).await.unwrap_err();
+    assert_eq!(stage.store.revision().await.unwrap(), before);
+    assert_eq!(written(&stage).await, [Some(1), Some(1)]);
+    // The largest there is, and what else was asked with it.
+    volume_set(&app, &volume("t/v"), &change("128TB")).await.unwrap();
+    stage.settle(&app).await;
+    let found = stage.records().volume(&volume("t/v")).await.unwrap().unwrap().value;
+    assert_eq!((found.spec.size.bytes(), found.last_error), (128 << 40, None));
+    assert_eq!(written(&stage).await, [Some(2), Some(2)]);
+}
+
 /// One is slow at the image: another's later change is not lost behind it.
 #[tokio::test(start_paused = true)]
 async fn who_comes_late_to_the_image_writes_what_the_record_says() {

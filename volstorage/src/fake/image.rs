@@ -32,6 +32,9 @@ use crate::image::{
     TrashedImage, Unfinished, Verdict,
 };
 
+/// The largest image, as large as one in Ceph.
+const LARGEST: u64 = 128 << 40;
+
 /// What an image is to be, however it comes by its data.
 #[derive(Clone, Copy)]
 struct Wanted<'a> {
@@ -199,6 +202,14 @@ impl FakeImages {
     }
 }
 
+fn refuse_if_too_large(image: &ImageName, size: Size) -> Result<(), ImageError> {
+    if size.bytes() <= LARGEST {
+        return Ok(());
+    }
+    let reason = format!("the largest image in the fake has {} TiB", LARGEST >> 40);
+    Err(ImageError::TooLarge { image: image.clone(), reason })
+}
+
 /// The error of a format command that fails.
 fn failure(command: &FormatCommand) -> Option<ImageError> {
     let text = command.as_str();
@@ -216,6 +227,7 @@ fn failure(command: &FormatCommand) -> Option<ImageError> {
 #[async_trait]
 impl ImageDriver for FakeImages {
     async fn create(&self, new: &NewImage) -> Result<Created, ImageError> {
+        refuse_if_too_large(&new.image, new.size)?;
         let action = format!("create image {}", new.image);
         let found = self.ask(&new.image.pool, &action, |pool| self.existing(pool, new.into()))?;
         if let Some(created) = found {
@@ -381,6 +393,7 @@ impl ImageDriver for FakeImages {
     }
 
     async fn snapshot_clone(&self, new: &NewClone) -> Result<Created, ImageError> {
+        refuse_if_too_large(&new.image, new.size)?;
         let action = format!("clone snapshot {} as image {}", new.from, new.image);
         let found = self.ask(&new.image.pool, &action, |pool| self.existing(pool, new.into()))?;
         if let Some(created) = found {
@@ -407,7 +420,12 @@ impl ImageDriver for FakeImages {
         self.flatten_now(image, progress)
     }
 
+    async fn fits(&self, image: &ImageName, size: Size) -> Result<(), ImageError> {
+        refuse_if_too_large(image, size)
+    }
+
     async fn resize(&self, image: &ImageName, size: Size) -> Result<Resized, ImageError> {
+        refuse_if_too_large(image, size)?;
         self.grow(image, size)
     }
 

@@ -213,6 +213,7 @@ impl Store {
             let what = format!("snapshot {}", new.from);
             return Err(ImageError::Shrinks { what, bytes, size: new.size });
         }
+        self.fits(&new.image, new.size)?;
         let name = names::name(new.uid, &new.image.name);
         let end = Instant::now() + COPY;
         let to = New { pool: &new.image.pool, name: &name, size: Some(new.size), end };
@@ -233,6 +234,7 @@ impl Store {
         if bytes > size.bytes() {
             return Err(ImageError::Shrinks { what: format!("image {image}"), bytes, size });
         }
+        self.fits(image, size)?;
         let resize = || {
             let file = OpenOptions::new().write(true).open(self.path(image))?;
             file.set_len(size.bytes())?;

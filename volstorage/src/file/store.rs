@@ -107,6 +107,7 @@ impl Store {
         if let Some(created) = self.existing(new.into())? {
             return Ok(Begun::Exists(created));
         }
+        self.fits(&new.image, new.size)?;
         let path = pool.join(names::name(new.uid, &new.image.name));
         let make = || {
             Draft::make(&path, new.size.bytes()).map_err(|error| failed("begin", new.into(), error))

@@ -103,6 +103,10 @@ impl Harness for Fake {
         self.0.set_full(&small, true);
         (small, Box::new(()))
     }
+
+    async fn bounded_pool(&self) -> (PoolName, Guard) {
+        (self.pool(), Box::new(()))
+    }
 }
 
 crate::contract!();

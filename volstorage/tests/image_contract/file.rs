@@ -136,6 +136,18 @@ impl Harness for Files {
         let undo = Undo(Box::new(move || umount2(&folder, MntFlags::MNT_DETACH).unwrap()));
         ("small".parse().unwrap(), Box::new(undo))
     }
+
+    /// On ext4: tmpfs and xfs have larger files than volumes can be.
+    async fn bounded_pool(&self) -> (PoolName, Guard) {
+        let (folder, disk) = (self.0.path().join("ext4"), tempfile::NamedTempFile::new().unwrap());
+        fs::create_dir_all(&folder).unwrap();
+        disk.as_file().set_len(64 << 20).unwrap();
+        let paths = [disk.path().to_str().unwrap(), folder.to_str().unwrap()];
+        assert_eq!(tool("mkfs.ext4", &["-q", "-m0", paths[0]]).await.code, 0);
+        assert_eq!(tool("mount", &["-o", "loop", paths[0], paths[1]]).await.code, 0);
+        let undo = Undo(Box::new(move || umount2(&folder, MntFlags::MNT_DETACH).unwrap()));
+        ("ext4".parse().unwrap(), Box::new((undo, disk)))
+    }
 }
 
 crate::contract!();

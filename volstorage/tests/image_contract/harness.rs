@@ -63,6 +63,9 @@ pub trait Harness: Send + Sync {
 
     /// A pool into which nothing more fits.
     async fn full_pool(&self) -> (PoolName, Guard);
+
+    /// A pool in which no image can have 1 EiB.
+    async fn bounded_pool(&self) -> (PoolName, Guard);
 }
 
 /// An image of 64 MiB with ext4, of a volume that is new.

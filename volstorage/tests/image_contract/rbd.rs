@@ -145,6 +145,10 @@ impl Harness for Rbd {
         })
     }
 
+    async fn bounded_pool(&self) -> (PoolName, Guard) {
+        (self.pool(), Box::new(()))
+    }
+
     async fn full_pool(&self) -> (PoolName, Guard) {
         let (cluster, name) = (CEPH.cluster(), "small");
         let order = |command: serde_json::Value| cluster.mon_command(&command).unwrap();

@@ -5,9 +5,11 @@ use std::num::NonZeroU64;
 
 use volcore::Kind;
 use volcore::limit::RateLimits;
+use volcore::size::Size;
 use volcore::volume::ImageName;
 use volstorage::image::{
-    Created, Discarded, ImageDriver, ImageError, NewImage, Purged, TrashedImage, Unfinished,
+    Created, Discarded, ImageDriver, ImageError, NewClone, NewImage, Purged, TrashedImage,
+    Unfinished,
 };
 
 use super::harness::{Harness, mib, new_image, tool};
@@ -39,6 +41,7 @@ macro_rules! contract {
             limits_are_set_changed_and_taken_away,
             a_missing_pool_is_an_error,
             a_full_pool_is_an_error,
+            what_no_image_can_have_is_refused,
             unfinished_images_are_found_and_dropped,
             a_dropped_call_comes_to_its_end,
             check_describes_the_store,
@@ -312,6 +315,40 @@ pub async fn a_full_pool_is_an_error(h: &impl Harness) {
     assert!(start.elapsed().as_secs() < 20);
     assert_eq!(driver.find(&new.image).await.unwrap(), None);
     assert_eq!(unfinished(&*driver, &new).await, []);
+}
+
+pub async fn what_no_image_can_have_is_refused(h: &impl Harness) {
+    let (pool, _room) = h.bounded_pool().await;
+    let (driver, new) = (h.driver(), NewImage { size: mib(8), ..new_image(pool, "bounded") });
+    let huge = NewImage { size: Size::LARGEST, ..new.clone() };
+    // Whether it is there or not, and as often as somebody asks.
+    for is_there in [false, true] {
+        if is_there {
+            driver.create(&new).await.unwrap();
+        }
+        for _ in 0..2 {
+            driver.fits(&new.image, mib(64)).await.unwrap();
+            let error = driver.fits(&new.image, huge.size).await.unwrap_err();
+            assert!(matches!(&error, ImageError::TooLarge { .. }), "{error:?}");
+            assert_eq!(error.kind(), Kind::Invalid);
+            assert!(error.to_string().contains(": the largest "), "{error}");
+            let refused = match is_there {
+                true => driver.resize(&new.image, huge.size).await.map(drop),
+                false => driver.create(&huge).await.map(drop),
+            };
+            assert_eq!(refused.unwrap_err().to_string(), error.to_string());
+        }
+        let found = driver.find(&new.image).await.unwrap();
+        assert_eq!(found.map(|found| found.size), is_there.then_some(8 << 20));
+    }
+    let one = super::snapshots::at(&new.image, "one");
+    driver.snapshot_create(&one).await.unwrap();
+    let clone = super::snapshots::new_clone(one, "huge");
+    let clone = NewClone { size: huge.size, ..clone };
+    let error = driver.snapshot_clone(&clone).await.unwrap_err();
+    assert!(matches!(&error, ImageError::TooLarge { .. }), "{error:?}");
+    assert_eq!(driver.find(&clone.image).await.unwrap(), None);
+    assert_eq!(driver.unfinished().await.unwrap().iter().find(|it| it.uid == clone.uid), None);
 }
 
 pub async fn unfinished_images_are_found_and_dropped(h: &impl Harness) {

@@ -1,6 +1,6 @@
 //! Changing a volume: intent, image; and seeing to it that the image has it where somebody left off.
 //!
-//! The record goes first, with a note that the size and the limits of the image are pending. Two who change them at once, on two
+//! A size that the image cannot have is refused, because nothing that is stored takes it back. Else the record goes first, with a note that the size and the limits of the image are pending. Two who change them at once, on two
 //! volmasters, may write on the image in the other order than in the record; so whoever has written looks whether the
 //! record is still the one that he wrote for, and the note stays until nobody who began before can be at it: then the
 //! reconciler sets them once more, and takes it away.
@@ -48,6 +48,14 @@ pub async fn volume_set(
         match volcore::volume::volume_set(&found.value, change, app.now())? {
             SetDecision::Unchanged => return fit(app, found).await.map(Setting::Unchanged),
             SetDecision::Changed(changed) => {
+                if changed.spec.size != found.value.spec.size {
+                    let fits = app.images.fits(&changed.image(), changed.spec.size).await;
+                    fits.map_err(|source| VolumeError::Image {
+                        action: "resize",
+                        volume: id.clone(),
+                        source,
+                    })?;
+                }
                 let changes = app.records.changes().put_volume(&changed, Expect::At(found.at));
                 if let Commit::Done(at) = app.records.commit(changes).await? {
                     let changed = Versioned { value: *changed, at };
