@@ -81,6 +81,20 @@ pub enum SnapshotError {
         #[source]
         source: ImageError,
     },
+    /// It was not rolled back in this attempt, and stays in `rolling-back` until it is.
+    #[error(
+        "volume {volume} is being rolled back to snapshot {snapshot}, which goes on by itself: `volcli volume get {volume}` \
+         shows when it is done; this attempt did not finish it"
+    )]
+    RollingBack {
+        /// Which.
+        volume: VolumeId,
+        /// To what.
+        snapshot: SnapshotName,
+        /// Why not.
+        #[source]
+        source: ImageError,
+    },
     /// Something would or might have been written while it was taken.
     #[error("could not take snapshot {snapshot} of volume {volume}")]
     Quiet {
@@ -111,7 +125,9 @@ impl Failing for SnapshotError {
             SnapshotError::ForClone { .. } => Kind::Invalid,
             SnapshotError::Take(refusal) => refusal.kind(),
             SnapshotError::Rollback(refusal) => refusal.kind(),
-            SnapshotError::Image { source, .. } => source.kind(),
+            SnapshotError::Image { source, .. } | SnapshotError::RollingBack { source, .. } => {
+                source.kind()
+            }
             SnapshotError::Quiet { source, .. } => source.kind(),
             SnapshotError::Store(error) => store_kind(error),
         }

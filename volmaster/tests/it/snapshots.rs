@@ -21,7 +21,7 @@ use volstorage::fake::image::FakeImage;
 use volstorage::image::SnapshotUsage;
 
 use crate::faults::{EVERYTHING, Run, Wrong, ask, broken_reconcilers, within};
-use crate::mortal::Mortal;
+use crate::mortal::{Hang, Mortal};
 use crate::stage::{Stage, image, no_options, volume};
 
 const OLD: &[u8] = b"old";
@@ -310,6 +310,38 @@ async fn a_rollback_that_does_not_end_keeps_everybody_out() {
     snapshot_rollback(&app, &id, &name("other")).await.unwrap();
     assert_eq!(data(&stage, "t/v"), NEW);
     mount_claim(&app, &id, ask("h1")).await.unwrap();
+}
+
+/// Two ask at once, and each is in the way of the other: what one has begun the other does not take back, and both are told
+/// that it goes on.
+#[tokio::test(start_paused = true)]
+async fn of_two_that_roll_back_none_takes_back_what_the_other_does() {
+    let stage = furnished(&no_options()).await;
+    let roll = async |app: &App| snapshot_rollback(app, &volume("t/v"), &name("before")).await;
+    let (first, second) = (Mortal::new(&stage), Mortal::new(&stage));
+    stage.images.watch(&image("t/v"), "10.0.0.9:0/1");
+    // The first has stored the intent and finds the image in use; before it can take that back …
+    let (begins, intent) = (first.app(&stage), first.gate_commit());
+    let begun = tokio::spawn(async move { roll(&begins).await });
+    intent.reached().await;
+    let back = first.gate_commit();
+    intent.open();
+    back.reached().await;
+    // … the second goes on with it, and is at it still.
+    second.hang(Hang::Images);
+    assert!(within(roll(&second.app(&stage))).await.is_none());
+    back.open();
+    let error = begun.await.unwrap().unwrap_err();
+    insta::assert_snapshot!(volapi::problem::chain(&error), @"volume t/v is being rolled back to snapshot before, which goes on by itself: `volcli volume get t/v` shows when it is done; this attempt did not finish it: image rbd/t.v is in use by 10.0.0.9:0/1");
+    assert_eq!(error.kind(), Kind::InUse);
+    let (shown, _) = volume_get(&stage.app(), &volume("t/v")).await.unwrap();
+    assert!(matches!(shown.state, VolumeState::RollingBack { .. }), "{shown:?}");
+    // Whoever asks now is told so too.
+    let error = roll(&stage.app()).await.unwrap_err();
+    assert!(error.to_string().contains("which goes on by itself"), "{error}");
+    stage.images.unwatch(&image("t/v"), "10.0.0.9:0/1");
+    stage.settle(&stage.app()).await;
+    assert_eq!(data(&stage, "t/v"), OLD);
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,7 +2,7 @@
 //!
 //! The intent keeps everybody from claiming the volume. Cut short, the image is a mixture, so what was begun is only
 //! ever gone on with: to the end, or to another snapshot. It is taken back only by whoever stored it, and only where
-//! the driver has said that it did not begin.
+//! the driver has said that it did not begin and nobody else has gone on with it: whoever does writes the record again.
 
 use jiff::{SignedDuration, Timestamp};
 use volcore::name::{SnapshotName, VolumeId};
@@ -30,7 +30,11 @@ pub async fn snapshot_rollback(
         let volume = volume?.ok_or_else(|| SnapshotError::NoVolume { volume: id.clone() })?;
         let claim = claim?.map(|claim| claim.value);
         match volume_rollback(&volume.value, claim.as_ref(), snapshot, app.now())? {
-            RollbackDecision::Continue => return finish(app, volume, Mode::Background).await,
+            RollbackDecision::Continue => {
+                if let Some(taken) = take_up(app, volume).await? {
+                    return finish(app, taken, Mode::Background).await;
+                }
+            }
             RollbackDecision::Begin(state) => {
                 exists(app, &volume.value, snapshot).await?;
                 let was_whole = matches!(volume.value.state, VolumeState::Ready { .. });
@@ -70,7 +74,23 @@ pub(crate) async fn finish_rollback(
     app: &App,
     rolling: Versioned<Volume>,
 ) -> Result<(), SnapshotError> {
-    finish(app, rolling, Mode::Background).await.map(drop)
+    // Where somebody was faster he has finished it, or is seen to again.
+    let Some(taken) = take_up(app, rolling).await? else { return Ok(()) };
+    finish(app, taken, Mode::Background).await.map(drop)
+}
+
+/// Writes the record again as it is, so that nobody who knows only what was before takes the intent back any more; `None`
+/// where it has changed.
+async fn take_up(
+    app: &App,
+    rolling: Versioned<Volume>,
+) -> Result<Option<Versioned<Volume>>, SnapshotError> {
+    let Versioned { value, at } = rolling;
+    let changes = app.records.changes().put_volume(&value, Expect::At(at));
+    Ok(match app.records.commit(changes).await? {
+        Commit::Done(at) => Some(Versioned { value, at }),
+        Commit::Conflict => None,
+    })
 }
 
 async fn finish(
@@ -109,10 +129,23 @@ async fn finish(
             } else if !matches!(source, ImageError::InUse { .. }) {
                 volumes::note_error(app, &rolling, &source).await;
             }
-            let (id, snapshot) = (&rolling.value.id, snapshot);
-            Err(failed("roll back to", id, snapshot)(source))
+            let (volume, snapshot) = (&rolling.value, snapshot.clone());
+            if matches!(source, ImageError::NoSnapshot { .. }) || !goes_on(app, volume).await {
+                return Err(failed("roll back to", &volume.id, &snapshot)(source));
+            }
+            let volume = volume.id.clone();
+            Err(SnapshotError::RollingBack { volume, snapshot, source })
         }
     }
+}
+
+/// Whether a volume is still being rolled back. Where the store does not say, what was stored last holds.
+async fn goes_on(app: &App, volume: &Volume) -> bool {
+    let Ok(found) = app.records.volume(&volume.id).await else { return true };
+    found.is_some_and(|found| {
+        found.value.uid == volume.uid
+            && matches!(found.value.state, VolumeState::RollingBack { .. })
+    })
 }
 
 /// Commits that the image has the data of the snapshot.
