@@ -149,15 +149,39 @@ impl<T: DeserializeOwned> FromRequest<Shared> for Json<T> {
     async fn from_request(request: Request, http: &Shared) -> Result<Self, Failure> {
         content_type(request.headers())?;
         let bytes = body(request, http.limits.body).await?;
-        // serde would take an array for the members of a struct in their order.
-        if bytes.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
-            return Err(Failure::invalid("the body is not valid: it is not an object of JSON"));
-        }
-        // The text of this error has line and column.
-        serde_json::from_slice(&bytes)
-            .map(Json)
-            .map_err(|error| Failure::invalid(format!("the body is not valid: {error}")))
+        parse(&bytes).map(Json)
     }
+}
+
+/// For operations that need no body: one that is there is an object of JSON, and any member is unknown.
+pub(super) struct NoBody;
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoMembers {}
+
+impl FromRequest<Shared> for NoBody {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, http: &Shared) -> Result<Self, Failure> {
+        let given = content_type(request.headers());
+        let bytes = body(request, http.limits.body).await?;
+        if bytes.is_empty() {
+            return Ok(NoBody);
+        }
+        given?;
+        parse::<NoMembers>(&bytes).map(|NoMembers {}| NoBody)
+    }
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
+    // serde would take an array for the members of a struct in their order.
+    if bytes.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
+        return Err(Failure::invalid("the body is not valid: it is not an object of JSON"));
+    }
+    // The text of this error has line and column.
+    serde_json::from_slice(bytes)
+        .map_err(|error| Failure::invalid(format!("the body is not valid: {error}")))
 }
 
 fn content_type(headers: &HeaderMap) -> Result<(), Failure> {

@@ -10,7 +10,7 @@ use volstorage::image::SnapshotUsage;
 
 use super::Shared;
 use super::answer::{Failure, done, json, ok};
-use super::ask::{Json, NoQuery, Of, Query};
+use super::ask::{Json, NoBody, NoQuery, Of, Query};
 use super::volumes::shown_with_claim;
 use crate::app::snapshots::{self, Taking};
 use crate::app::{ListAsk, schedules};
@@ -61,6 +61,7 @@ pub(super) async fn snapshot_rollback(
     State(http): State<Shared>,
     Of((id, snapshot)): Of<(VolumeId, SnapshotName)>,
     _: NoQuery,
+    _: NoBody,
 ) -> Result<Response, Failure> {
     let app = http.app.clone();
     let work = async move { snapshots::snapshot_rollback(&app, &id, &snapshot).await };

@@ -18,7 +18,7 @@ use volcore::volume::Disposal;
 
 use super::Shared;
 use super::answer::{Failure, json, ok};
-use super::ask::{Json, NoQuery, Of, Query};
+use super::ask::{Json, NoBody, NoQuery, Of, Query};
 use super::pages::PageKey;
 use crate::app::volumes::{self, Creation, LeftBehind, RemoveAsk, Setting, VolumeError};
 use crate::app::{App, ListAsk, Slice, schedules};
@@ -123,6 +123,7 @@ pub(super) async fn volume_flatten(
     State(http): State<Shared>,
     Of(id): Of<VolumeId>,
     _: NoQuery,
+    _: NoBody,
 ) -> Result<Response, Failure> {
     let app = http.app.clone();
     let work = async move {

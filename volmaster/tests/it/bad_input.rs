@@ -103,6 +103,35 @@ async fn changes() {
     assert_eq!(client.get("/v1/volumes/t/v").await.json(), made);
 }
 
+/// What needs no body takes an empty one, an empty object, and nothing that it would not heed.
+#[tokio::test]
+async fn bodies_that_nobody_asked_for() {
+    let served = Stage::new().await.serve().await;
+    let client = &served.client;
+    client.post("/v1/volumes", r#"{"tenant": "t", "name": "v"}"#).await.expect(201);
+    client.post("/v1/volumes/t/v/snapshots", r#"{"name": "s"}"#).await.expect(201);
+    let roll_back = "/v1/volumes/t/v/snapshots/s/rollback";
+    for path in ["/v1/volumes/t/v/flatten", roll_back] {
+        let before = client.get("/v1/volumes/t/v").await.json();
+        let unknown = refusal(client, "POST", path, r#"{"snapshot": "x"}"#).await;
+        assert!(
+            unknown.starts_with("the body is not valid: unknown field `snapshot`"),
+            "{path}: {unknown}"
+        );
+        for wrong in ["[]", "x", "null", "{", " "] {
+            let refused = refusal(client, "POST", path, wrong).await;
+            assert!(refused.starts_with("the body is not valid: "), "{path} {wrong}: {refused}");
+        }
+        let text = client.send("POST", path, &["content-type: text/plain"], "{}").await;
+        text.expect(400);
+        assert_eq!(client.get("/v1/volumes/t/v").await.json(), before);
+    }
+    for body in ["", "{}"] {
+        client.post(roll_back, body).await.expect(200);
+        client.post("/v1/volumes/t/v/flatten", body).await.expect(200);
+    }
+}
+
 #[tokio::test]
 async fn bodies() {
     let served = Stage::new().await.serve().await;
