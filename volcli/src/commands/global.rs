@@ -16,7 +16,10 @@ pub async fn get(context: &Context) -> Result<Exit, Failure> {
 pub async fn upload(context: &Context, source: &Source) -> Result<Exit, Failure> {
     let wanted: Global = Document::read(source)?.parse()?;
     let global = context.backend.master()?.global_upload(&wanted).await?;
-    say(format_args!("settings: session-ttl is {}", global.session_ttl));
+    let Global { session_ttl, trash_retention } = &global;
+    say(format_args!(
+        "settings: session-ttl is {session_ttl}, trash-retention is {trash_retention}"
+    ));
     output::changed(&global, context.format)?;
     Ok(Exit::Done)
 }
