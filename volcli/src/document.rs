@@ -242,7 +242,7 @@ fn blamed(error: &PolicyError) -> &'static [&'static str] {
         PolicyError::Schedule(ScheduleError::NoFrequency | ScheduleError::NoRetention) => {
             &["default-options", "snapshots"]
         }
-        PolicyError::Schedule(ScheduleError::KeepNothing) => {
+        PolicyError::Schedule(ScheduleError::KeepNothing) | PolicyError::KeepsTooMany { .. } => {
             &["default-options", "snapshot", "keep"]
         }
         PolicyError::Schedule(ScheduleError::KeepAndRetention) => {

@@ -104,6 +104,10 @@ impl VolumeSpec {
     pub fn changed(&self, change: &LiveChange) -> Result<VolumeSpec, LiveRefusal> {
         let merged = self.to_options().overlaid(change.0.clone());
         if merged.snapshots != Some(true) {
+            // What is wrong however the volume is comes first.
+            if change.0.snapshot.keep == Some(0) {
+                return Err(ScheduleError::KeepNothing.into());
+            }
             let asked = change.0.to_driver_options();
             if let Some(key) =
                 asked.into_keys().find(|key| key.starts_with("snapshot") && *key != "snapshots")
@@ -130,6 +134,7 @@ mod tests {
 
     use super::*;
     use crate::policy::TenantPolicy;
+    use crate::spec::Retention;
 
     fn spec(options: &[(&str, &str)]) -> VolumeSpec {
         let policy: TenantPolicy =
@@ -176,6 +181,28 @@ mod tests {
         );
     }
 
+    /// What was stored before there was a bound is read, changed otherwise, and brought below it.
+    #[test]
+    fn a_keep_above_the_bound_lives_on() {
+        let mut options = spec(&HOURLY).to_options();
+        options.snapshot.keep = Some(4_000_000_000);
+        let stored = serde_json::to_string(&options).unwrap();
+        let spec = spec(&HOURLY);
+        let (pool, format) = (spec.pool.clone(), spec.format.clone());
+        let options = serde_json::from_str(&stored).unwrap();
+        let thawed = VolumeSpec::thaw(options, pool, spec.filesystem.clone(), format).unwrap();
+        let keeps = |spec: &VolumeSpec| spec.schedule.unwrap().retention;
+        let grown = thawed.changed(&change(&[("size", "20MB")])).unwrap();
+        assert_eq!(keeps(&grown), Retention::Keep(4_000_000_000));
+        let fewer = grown.changed(&change(&[("snapshots.keep", "10000")])).unwrap();
+        assert_eq!(keeps(&fewer), Retention::Keep(10_000));
+        let more = LiveChange::from_driver_options(&map(&[("snapshots.keep", "10001")]));
+        assert_eq!(
+            more.unwrap_err().to_string(),
+            "option snapshots.keep=\"10001\": it is a whole number from 1 to 10000"
+        );
+    }
+
     #[test]
     fn a_volume_only_grows() {
         let spec = spec(&[]);
@@ -212,6 +239,7 @@ mod tests {
                 Some("snapshots.keep says nothing while snapshots are off"),
             ),
             (&on, &[("snapshots.keep", "0")], Some("keep is 0")),
+            (&off, &[("snapshots.keep", "0")], Some("keep is 0: keep at least 1")),
             (
                 &on,
                 &[("snapshots.keep", "3"), ("snapshot.retention", "24h")],

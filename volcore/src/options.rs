@@ -170,6 +170,10 @@ impl From<Tiers> for String {
     }
 }
 
+/// The largest `snapshots.keep` that is taken: a year of one every hour is less, and an image with more snapshots is slow
+/// to open. Records and policies that were stored before this bound may have more, and are read.
+pub const MOST_KEPT: u32 = 10_000;
+
 /// The snapshot part of the options.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -177,7 +181,7 @@ pub struct SnapshotOptions {
     /// How often.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frequency: Option<Frequency>,
-    /// How many of the newest to keep.
+    /// How many of the newest to keep, from 1 to [`MOST_KEPT`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep: Option<u32>,
     /// Which to keep by age, instead of `keep`.
@@ -302,8 +306,10 @@ fn parse_count(text: &str) -> Result<u64, &'static str> {
     count.ok_or("it is a whole number, 0 for no limit")
 }
 
+/// Zero is read: what is wrong with it is said with the rest of the schedule.
 fn parse_keep(text: &str) -> Result<u32, &'static str> {
-    text.parse().map_err(|_| "it is a whole number, at least 1")
+    let keep = text.parse().ok().filter(|keep| *keep <= MOST_KEPT);
+    keep.ok_or("it is a whole number from 1 to 10000")
 }
 
 fn parse_rate(text: &str) -> Result<u64, &'static str> {
@@ -520,6 +526,8 @@ mod tests {
             ("size", ""),
             ("ephemeral", "yes"),
             ("snapshots.keep", "-1"),
+            ("snapshots.keep", "10001"),
+            ("snapshots.keep", "4000000000"),
             ("access", "magic"),
             ("mount-options", "bind"),
             ("mount-options", "a b"),

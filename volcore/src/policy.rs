@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::format::FormatCommand;
 use crate::name::{FilesystemName, TenantName};
-use crate::options::{MountOptionError, OnRemove, OptionSet};
+use crate::options::{MOST_KEPT, MountOptionError, OnRemove, OptionSet};
 
 /// The document. Unknown members are refused by serde, with name and position.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +65,12 @@ pub enum PolicyError {
     /// No file system could be mounted so.
     #[error("default-options.mount-options: {0}")]
     Mount(#[from] MountOptionError),
+    /// More than an image should have.
+    #[error("default-options.snapshot.keep is {keep}: keep at most {MOST_KEPT}")]
+    KeepsTooMany {
+        /// How many.
+        keep: u32,
+    },
     /// It would make every volume a clone.
     #[error(
         "default-options.from: a policy clones nothing; give from with the volume that is to be a clone"
@@ -121,6 +127,9 @@ impl TenantPolicy {
         self.default_options.removal()?;
         self.default_options.mountable()?;
         self.default_options.schedule()?;
+        if let Some(keep) = self.default_options.snapshot.keep.filter(|keep| *keep > MOST_KEPT) {
+            return Err(PolicyError::KeepsTooMany { keep });
+        }
         Ok(())
     }
 
@@ -176,6 +185,7 @@ mod tests {
                 "snapshot.keep",
             ),
             (r#"{"default-options": {"snapshot": {"keep": 0}}}"#, "keep is 0"),
+            (r#"{"default-options": {"snapshot": {"keep": 10001}}}"#, "keep at most 10000"),
             (r#"{"default-options": {"ephemeral": true, "on-remove": "keep"}}"#, "contradict"),
             (r#"{"default-options": {"mount-options": ["noatime,rw"]}}"#, "a mount option is"),
             (
