@@ -497,9 +497,9 @@ fn mounts_hosts_and_settings() {
     ));
     let upload = run_with(&fake, "global upload", r#"{"session-ttl": "30s"}"#);
     assert_eq!(upload.stderr, "settings: session-ttl is 30s, trash-retention is 1d\n");
-    let both = r#"{"session-ttl": "30s", "trash-retention": "2w"}"#;
+    let both = r#"{"session-ttl": "30s", "trash-retention": "3h"}"#;
     let upload = run_with(&fake, "global upload", both);
-    assert_eq!(upload.stderr, "settings: session-ttl is 30s, trash-retention is 2w\n");
+    assert_eq!(upload.stderr, "settings: session-ttl is 30s, trash-retention is 3h\n");
     assert_eq!(done(&fake, "global get").json()["session-ttl"], "30s");
     let wrong = run_with(&fake, "global upload", r#"{"session-ttl": "1s"}"#);
     assert_eq!(wrong.code, 1);
