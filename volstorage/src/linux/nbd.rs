@@ -171,13 +171,28 @@ impl Operation<'_> {
                 )));
             }
             None => {
+                let missing = self.missing().await;
                 let map = self.rbd_nbd().args(["map", kind, "--try-netlink", &name]).daemon().await;
                 if let Err(error) = map {
+                    if let Some(reason) =
+                        missing.key.filter(|_| error.to_string().contains("keyring"))
+                    {
+                        return Err(failed(action)(reason));
+                    }
                     // It says 1, whatever is the matter.
                     if self.is_missing(&name).await {
                         return Err(HostError::NoImage { image: name });
                     }
-                    let error = self.program_failed(action)(error);
+                    let error = match self.program_failed(action)(error) {
+                        HostError::Deadline { action, seconds } => HostError::Deadline {
+                            action: format!(
+                                "{action} (do the monitors {} answer, and the OSDs?)",
+                                missing.monitors
+                            ),
+                            seconds,
+                        },
+                        error => error,
+                    };
                     return Err(self.blame_lock(&source, error).await);
                 }
                 self.nbd_find(&source).await?.ok_or_else(|| {

@@ -42,6 +42,15 @@ pub(super) enum Protocol {
     V2,
 }
 
+/// What may keep a client from Ceph, in words; found out before it tries, while there is time.
+#[derive(Debug, Default)]
+pub(in crate::linux) struct Missing {
+    /// Why there is no key for it, if there is none.
+    pub(in crate::linux) key: Option<String>,
+    /// Who has to answer it.
+    pub(in crate::linux) monitors: String,
+}
+
 /// A key, in the form that the kernel keeps. Shown nowhere.
 pub(super) struct Secret(pub(super) Vec<u8>);
 
@@ -87,6 +96,13 @@ impl Operation<'_> {
             self.shared.login.keep(now, &login);
         }
         Ok(login)
+    }
+
+    /// What a program that reaches Ceph through librados says badly, or not at all: see [`Missing`].
+    pub(in crate::linux) async fn missing(&self) -> Missing {
+        let Ok(login) = self.login().await else { return Missing::default() };
+        let hosts: Vec<&str> = login.monitors.iter().map(|monitor| monitor.host.as_str()).collect();
+        Missing { key: login.key(&self.shared.config.ceph_user).err(), monitors: hosts.join(", ") }
     }
 
     async fn read_login(&self) -> Result<Login, HostError> {
