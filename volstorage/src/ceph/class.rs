@@ -112,6 +112,12 @@ pub(super) fn encoded(text: &str) -> Vec<u8> {
     [&length(text.len()), text.as_bytes()].concat()
 }
 
+/// A structure in its first version, as Ceph stores it.
+pub(super) fn structure(members: &[u8]) -> Vec<u8> {
+    let (version, oldest) = (1, 1);
+    [&[version, oldest][..], &length(members.len()), members].concat()
+}
+
 /// The text in what Ceph has stored; `None` when it is none.
 fn decoded(stored: &[u8]) -> Option<String> {
     let (len, rest) = stored.split_first_chunk::<4>()?;
@@ -185,13 +191,18 @@ impl<'pool> WriteOp<'pool> {
     }
 
     /// Calls a method of the class.
-    pub(super) fn call(mut self, method: &CStr, input: Vec<u8>) -> Self {
+    pub(super) fn call(self, method: &CStr, input: Vec<u8>) -> Self {
+        self.call_of(CLASS, method, input)
+    }
+
+    /// Calls a method of another class.
+    pub(super) fn call_of(mut self, class: &CStr, method: &CStr, input: Vec<u8>) -> Self {
         let (buffer, len) = self.keep(input);
         // SAFETY: as in `compare`; the texts are NUL-terminated.
         unsafe {
             (self.pool.api().rados.rados_write_op_exec)(
                 self.handle,
-                CLASS.as_ptr(),
+                class.as_ptr(),
                 method.as_ptr(),
                 buffer,
                 len,

@@ -126,13 +126,9 @@ function_table! {
         fn rados_ioctx_selfmanaged_snap_create(ioctx: IoctxHandle, snap_id: *mut u64) -> c_int;
         fn rados_ioctx_selfmanaged_snap_remove(ioctx: IoctxHandle, snap_id: u64) -> c_int;
         fn rados_write(ioctx: IoctxHandle, object: *const c_char, buf: *const c_char, len: usize, offset: u64) -> c_int;
-        fn rados_remove(ioctx: IoctxHandle, object: *const c_char) -> c_int;
         fn rados_lock_exclusive(
             ioctx: IoctxHandle, object: *const c_char, name: *const c_char, cookie: *const c_char, desc: *const c_char,
             duration: *mut libc::timeval, flags: u8,
-        ) -> c_int;
-        fn rados_unlock(
-            ioctx: IoctxHandle, object: *const c_char, name: *const c_char, cookie: *const c_char,
         ) -> c_int;
         fn rados_list_lockers(
             ioctx: IoctxHandle, object: *const c_char, name: *const c_char, exclusive: *mut c_int,

@@ -5,16 +5,18 @@
 //! an image takes such a lease first. It is an advisory lock of RADOS with a duration, on an object of its own, renewed
 //! by a thread. It can be taken in a full pool: what makes room there is done under it.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-use super::class::WriteOp;
+use super::class::{WriteOp, encoded, structure};
 use super::error::{CephError, Operation};
 use super::pool::Pool;
 use super::text::c_string;
 
+/// How the lock is called.
+const LOCK: &CStr = c"volplugin";
 /// How long a lease outlives its holder.
 const DURATION: Duration = Duration::from_secs(30);
 /// How often it is renewed.
@@ -36,7 +38,8 @@ impl Pool {
         work: impl FnOnce() -> T,
     ) -> Result<Option<T>, CephError> {
         let object = c_string("lease", &format!("volplugin.lease.{name}"))?;
-        let cookie = c_string("cookie", &uuid::Uuid::new_v4().to_string())?;
+        let own = uuid::Uuid::new_v4().to_string();
+        let cookie = c_string("cookie", &own)?;
         let mut locked = self.check_pool(self.lock(&object, &cookie), Operation::Lease);
         for _ in 0..ATTEMPTS {
             if !locked.as_ref().is_err_and(CephError::is_no_space) {
@@ -69,7 +72,7 @@ impl Pool {
             drop(done);
             value
         });
-        self.give_up(&object, &cookie);
+        self.give_up(&object, &own);
         Ok(Some(done))
     }
 
@@ -83,7 +86,7 @@ impl Pool {
             (self.api().rados.rados_lock_exclusive)(
                 self.handle(),
                 object.as_ptr(),
-                c"volplugin".as_ptr(),
+                LOCK.as_ptr(),
                 cookie.as_ptr(),
                 c"".as_ptr(),
                 &raw mut duration,
@@ -92,22 +95,14 @@ impl Pool {
         }
     }
 
-    /// Takes the object away, and with it the lock, unless the lock has become somebody else's.
-    fn give_up(&self, object: &CString, cookie: &CString) {
-        let rados = &self.api().rados;
-        // SAFETY: the handle is valid, and the texts are NUL-terminated.
-        let unlocked = unsafe {
-            (rados.rados_unlock)(
-                self.handle(),
-                object.as_ptr(),
-                c"volplugin".as_ptr(),
-                cookie.as_ptr(),
-            )
-        };
-        if unlocked == 0 {
-            // Whoever locks it in between loses the lock with the object; what it was for is done, and it finds nothing.
-            // SAFETY: as above.
-            unsafe { (rados.rados_remove)(self.handle(), object.as_ptr()) };
+    /// Takes the lock away and its object with it, in one step, unless the lock has become somebody else's.
+    fn give_up(&self, object: &CStr, cookie: &str) {
+        // `cls_lock_unlock_op`.
+        let unlock = structure(&[encoded(&LOCK.to_string_lossy()), encoded(cookie)].concat());
+        let given_up = WriteOp::new(self).call_of(c"lock", c"unlock", unlock).remove();
+        let ret = given_up.run_in_full_pool(object);
+        if ret < 0 {
+            tracing::debug!(?object, ret, "a lease is left to end by itself");
         }
     }
 }
