@@ -219,18 +219,15 @@ impl RbdImages {
         work: impl Fn(&Snapshots<'_>) -> Result<T, ImageError> + Clone + Send + 'static,
     ) -> Result<T, ImageError> {
         let way = Way { connection, gate: &self.holders, deadline: HOLDER };
-        let alone = |work| {
-            let image = image.clone();
-            move |snapshots: Snapshots<'_>| snapshots.alone(&image, work)
-        };
-        let done = self.change(way, action.clone(), alone(work.clone())).await;
+        let again = work.clone();
+        let done = self.change(way, action.clone(), move |snapshots| work(&snapshots)).await;
         if !matches!(done, Err(ImageError::Kept { .. } | ImageError::Held { .. })) {
             return done;
         }
         let (about, held) = (format!("free image {image}"), image.clone());
         let free = move |session: &Session| session.free_of_dead(&held);
         match self.connection.call(&about, CALL, free).await {
-            Ok(true) => self.change(way, action, alone(work)).await,
+            Ok(true) => self.change(way, action, move |snapshots| again(&snapshots)).await,
             Ok(false) => done,
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
@@ -416,7 +413,8 @@ impl ImageDriver for RbdImages {
     async fn snapshot_create(&self, snapshot: &ImageSnapshot) -> Result<Snapped, ImageError> {
         let (action, at) = (format!("take snapshot {snapshot}"), snapshot.clone());
         let connection = self.taking.connection().await?;
-        let create = move |snapshots: &Snapshots<'_>| snapshots.create(&at);
+        let create =
+            move |snapshots: &Snapshots<'_>| snapshots.alone(&at.image, || snapshots.create(&at));
         self.ask_holder(connection, &snapshot.image, action, create).await
     }
 
@@ -428,7 +426,9 @@ impl ImageDriver for RbdImages {
     ) -> Result<Confirmed, ImageError> {
         let (action, at) = (format!("take snapshot {snapshot}"), snapshot.clone());
         let connection = self.taking.connection().await?;
-        let create = move |snapshots: &Snapshots<'_>| snapshots.create_hidden(&at);
+        let create = move |snapshots: &Snapshots<'_>| {
+            snapshots.alone(&at.image, || snapshots.create_hidden(&at))
+        };
         let created = self.ask_holder(connection, &snapshot.image, action.clone(), create).await?;
         let Some(hidden) = created else { return Ok(Confirmed::Existed) };
         let (verdict, at) = (confirm.await, snapshot.clone());

@@ -31,7 +31,7 @@ pub(super) const ROLLING_BACK: &str = "volplugin.rolling-back";
 /// has timed out, after 30 s.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// How long others who change an image are waited for; a lease ends so long after its holder, at most.
+/// How long others who take a snapshot are waited for; a lease ends so long after its holder, at most.
 const TURN: Duration = Duration::from_secs(35);
 /// How often it is looked whether they have finished.
 const LOOK: Duration = Duration::from_millis(50);
@@ -45,24 +45,25 @@ pub(super) struct Snapshots<'a> {
 }
 
 impl Snapshots<'_> {
-    /// Does something with an image while no other volmaster does such a thing with it. A client of librbd 16.2 that is
-    /// asked to change an image, and closes it meanwhile, ends its process (`AsyncOpTracker.cc`, "m_pending_ops == 0").
+    /// Takes a snapshot while no other volmaster takes one of the same image. A client of librbd 16.2 that is asked to take
+    /// one, because it has the lock, and closes the image meanwhile, ends its process (`AsyncOpTracker.cc`,
+    /// "m_pending_ops == 0"). Removing one takes as long, and has not the same one to do: it goes on beside that.
     pub(super) fn alone<T>(
         &self,
         image: &ImageName,
-        work: impl Fn(&Self) -> Result<T, ImageError>,
+        work: impl Fn() -> Result<T, ImageError>,
     ) -> Result<T, ImageError> {
         let failed =
             |error| self.session.failed(&format!("wait for others at image {image}"), error);
         let pool = self.session.pool(&image.pool)?;
-        let Some(id) = pool.linked_id(&image.name).map_err(failed)? else { return work(self) };
-        let (lease, begin) = (format!("change.{id}"), Instant::now());
+        let Some(id) = pool.linked_id(&image.name).map_err(failed)? else { return work() };
+        let (lease, begin) = (format!("snapshot.{id}"), Instant::now());
         loop {
-            if let Some(done) = pool.exclusively(&lease, || work(self)).map_err(failed)? {
+            if let Some(done) = pool.exclusively(&lease, &work).map_err(failed)? {
                 return done;
             }
             if begin.elapsed() > TURN {
-                let watchers = vec!["somebody who changes it".to_owned()];
+                let watchers = vec!["somebody who takes a snapshot".to_owned()];
                 return Err(ImageError::InUse { image: image.clone(), watchers });
             }
             std::thread::sleep(LOOK);
