@@ -308,27 +308,28 @@ fn map_options_reach_the_kernel() {
 fn what_keeps_the_kernel_from_ceph_is_named() {
     let story = Story::alone(&KERNEL, "kept-away");
     let h1 = KERNEL.h1();
-    let volume = story.create("db", "");
-    let option = format!("-v {volume}:/data");
-
     let keyring = CEPH.conf().with_file_name("ceph.client.volplugin.keyring");
     let away = keyring.with_extension("away");
-    std::fs::rename(&keyring, &away).expect("the keyring can be moved");
-    let refused = h1.run(&option, "true");
-    std::fs::rename(&away, &keyring).expect("and back");
-    refused.refused_with(&["client.volplugin", "ceph.client.volplugin.keyring"]);
-    story.until_unused();
+    for access in ["kernel", "nbd"] {
+        let volume = story.create(access, &format!("--opt access={access}"));
+        let option = format!("-v {volume}:/data");
+        std::fs::rename(&keyring, &away).expect("the keyring can be moved");
+        let refused = h1.run(&option, "true");
+        std::fs::rename(&away, &keyring).expect("and back");
+        refused.refused_with(&["no key of client.volplugin", "ceph.client.volplugin.keyring"]);
+        story.until_unused();
 
-    let frozen = CEPH.freeze();
-    let begun = Instant::now();
-    let refused = h1.run(&option, "true");
-    let took = begun.elapsed();
-    frozen.thaw();
-    refused.refused_with(&["rbd/kept-away.db", "monitors 127.0.0.1"]);
-    assert!(took < Duration::from_secs(100), "{took:?}");
-    h1.run(&option, "true").ok();
-    story.until_unused();
-    h1.docker(&format!("volume rm {volume}")).ok();
+        let frozen = CEPH.freeze();
+        let begun = Instant::now();
+        let refused = h1.run(&option, "true");
+        let took = begun.elapsed();
+        frozen.thaw();
+        refused.refused_with(&[&format!("rbd/kept-away.{access}"), "monitors 127.0.0.1"]);
+        assert!(took < Duration::from_secs(100), "{took:?}");
+        h1.run(&option, "true").ok();
+        story.until_unused();
+        h1.docker(&format!("volume rm {volume}")).ok();
+    }
     story.until_nothing_is_left();
 }
 

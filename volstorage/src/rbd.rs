@@ -3,12 +3,13 @@
 //! Every method is one call or a few through the door for blocking calls, over one shared
 //! [`Connection`]. An image carries the volume that it was made for in its metadata
 //! (`volplugin.uid`), and its limits as the librbd settings of the image, which rbd-fuse and rbd-nbd
-//! apply live. Called by volmaster. Must not map anything, and must not fence anybody.
+//! apply live. Called by volmaster. Must not map anything, and must not fence anybody but when it is told to.
 
 pub mod connection;
 
 mod adoption;
 mod build;
+mod holders;
 mod names;
 mod removal;
 mod snapshots;
@@ -225,7 +226,7 @@ impl RbdImages {
             return done;
         }
         let (about, held) = (format!("free image {image}"), image.clone());
-        let free = move |session: &Session| session.free_of_dead(&held);
+        let free = move |session: &Session| holders::free_of_dead(session, &held);
         match self.connection.call(&about, CALL, free).await {
             Ok(true) => self.change(way, action, move |snapshots| again(&snapshots)).await,
             Ok(false) => done,
@@ -287,41 +288,6 @@ fn describe(session: &Session, name: &ImageName, image: &Image) -> Result<ImageI
         used,
         watchers: session.watchers(name, image)?,
     })
-}
-
-/// Fences whoever has an image open for writing, and whoever has its lock: a client that died is in the
-/// first list for 30 s only, and in the second until somebody breaks its lock.
-fn fence(session: &Session, name: &ImageName) -> Result<Vec<String>, ImageError> {
-    let failed = |error| session.failed(&format!("fence the clients of image {name}"), error);
-    if session.open(name)?.is_none() {
-        return Ok(Vec::new());
-    }
-    let image = session.pool(&name.pool)?.open_image(&name.name).map_err(failed)?;
-    // The control plane changes an image for a moment, and writes nothing on it.
-    let pool = session.pool(&name.pool)?;
-    let mut fenced = session.users(name, &image)?;
-    for address in &fenced {
-        let command = json!({"prefix": "osd blocklist", "blocklistop": "add", "addr": address});
-        session.cluster().mon_command(&command).map_err(failed)?;
-    }
-    let watchers = image.watchers().map_err(failed)?;
-    for owner in image.lock_owners().map_err(failed)? {
-        let lives = watchers.iter().any(|watcher| watcher.address == owner);
-        if lives && pool.is_control(&owner).map_err(failed)? {
-            continue;
-        }
-        match image.break_lock(&owner) {
-            // It has let go of it by itself.
-            Err(error) if error.is_not_found() => {}
-            broken => broken.map_err(failed)?,
-        }
-        if !fenced.contains(&owner) {
-            fenced.push(owner);
-        }
-    }
-    // The OSDs learn of it with their next map; whoever writes there next brings it along.
-    session.cluster().wait_for_latest_osd_map().map_err(failed)?;
-    Ok(fenced)
 }
 
 /// The pools that are for RBD.
@@ -399,14 +365,15 @@ impl ImageDriver for RbdImages {
     async fn fence(&self, image: &ImageName) -> Result<Vec<String>, ImageError> {
         let action = format!("fence the clients of image {image}");
         let (image, faults) = (image.clone(), self.faults.clone());
-        let fence =
-            move |session: &Session| faults.effect("fence the clients", || fence(session, &image));
+        let fence = move |session: &Session| {
+            faults.effect("fence the clients", || holders::fence(session, &image))
+        };
         self.connection.call(&action, CALL, fence).await
     }
 
     async fn free(&self, image: &ImageName) -> Result<(), ImageError> {
         let (action, image) = (format!("free image {image}"), image.clone());
-        let free = move |session: &Session| session.free_of_dead(&image).map(drop);
+        let free = move |session: &Session| holders::free_of_dead(session, &image).map(drop);
         self.connection.call(&action, CALL, free).await
     }
 

@@ -8,7 +8,7 @@ use volcore::volume::ImageName;
 
 use super::connection::{CALL, Session};
 use super::snapshots::user_name;
-use super::{RbdImages, STOCK, UID, build, pools};
+use super::{RbdImages, STOCK, UID, build, holders, pools};
 use crate::ceph::{CephError, Pool};
 use crate::draft;
 use crate::image::{ImageError, Inspection, Stock, Stocked};
@@ -74,7 +74,7 @@ fn inspect(session: &Session, image: &ImageName) -> Result<Option<Inspection>, I
     let failed = |error| session.failed(&format!("look at image {image}"), error);
     let snapshots = open.snapshots().map_err(failed)?;
     let snapshots = snapshots.iter().filter_map(|it| user_name(it)?.parse().ok()).collect();
-    Ok(Some(Inspection { watchers: session.users(image, &open)?, snapshots }))
+    Ok(Some(Inspection { watchers: holders::users(session, image, &open)?, snapshots }))
 }
 
 fn list(session: &Session) -> Result<Vec<Listed>, ImageError> {

@@ -103,25 +103,35 @@ impl Session {
     }
 
     fn pool_now(&self, name: &PoolName) -> Result<Pool, ImageError> {
-        let opened = self.cluster.pool(name.as_str());
-        let mut pools = self.pools();
-        match opened {
+        match self.cluster.pool(name.as_str()) {
             Ok(pool) => {
-                // Who may not write changes no image, and leaves no lock.
-                for address in &self.own {
-                    if let Err(error) = pool.add_control(address) {
-                        let error = &error as &dyn std::error::Error;
-                        tracing::debug!(pool = %name, error, "the pool does not know this client");
-                    }
+                // Not under the lock of the pools: it is written.
+                if self.pools().get(name).map(Pool::id) != Some(pool.id()) {
+                    self.introduce(name, &pool);
                 }
-                pools.insert(name.clone(), pool.clone());
+                self.pools().insert(name.clone(), pool.clone());
                 Ok(pool)
             }
             Err(error) => {
-                pools.remove(name);
+                self.pools().remove(name);
                 Err(self.failed(&format!("open pool {name}"), error))
             }
         }
+    }
+
+    /// Tells a pool whose client this is. One that may not write there changes no image, and leaves no lock.
+    fn introduce(&self, name: &PoolName, pool: &Pool) {
+        for address in &self.own {
+            if let Err(error) = pool.add_control(address) {
+                let error = &error as &dyn std::error::Error;
+                tracing::debug!(pool = %name, error, "the pool does not know this client");
+            }
+        }
+    }
+
+    /// Whether an address is one of this client's.
+    pub(in crate::rbd) fn is_own(&self, address: &str) -> bool {
+        self.own.iter().any(|own| own == address)
     }
 
     fn pools(&self) -> MutexGuard<'_, HashMap<PoolName, Pool>> {
@@ -179,53 +189,6 @@ impl Session {
         addresses.sort();
         addresses.dedup();
         Ok(addresses)
-    }
-
-    /// The clients that have an image open for writing and are not the control plane's.
-    ///
-    /// # Errors
-    /// When the cluster does not say.
-    pub fn users(&self, name: &ImageName, image: &Image) -> Result<Vec<String>, ImageError> {
-        let mut users = self.watchers(name, image)?;
-        let pool = self.pool(&name.pool)?;
-        let mut trouble = None;
-        users.retain(|address| match pool.is_control(address) {
-            Ok(is_control) => !is_control,
-            Err(error) => {
-                trouble = Some(error);
-                true
-            }
-        });
-        match trouble {
-            Some(error) => Err(self.failed(&format!("look for users of image {name}"), error)),
-            None => Ok(users),
-        }
-    }
-
-    /// Takes the lock of an image away from a client of the control plane that does not watch it any more; whether there
-    /// was one. Others who hold it are left alone.
-    ///
-    /// # Errors
-    /// When the cluster does not say who holds it, or does not break the lock.
-    pub fn free_of_dead(&self, name: &ImageName) -> Result<bool, ImageError> {
-        let failed = |error| self.failed(&format!("free image {name}"), error);
-        let pool = self.pool(&name.pool)?;
-        let Some(id) = pool.linked_id(&name.name).map_err(failed)? else { return Ok(false) };
-        let Some(owner) = pool.locked_by(&id).map_err(failed)? else { return Ok(false) };
-        if self.own.contains(&owner) || !pool.is_control(&owner).map_err(failed)? {
-            return Ok(false);
-        }
-        let Some(open) = self.open_for_writing(name)? else { return Ok(false) };
-        if open.watchers().map_err(failed)?.iter().any(|watcher| watcher.address == owner) {
-            return Ok(false);
-        }
-        match open.break_lock(&owner) {
-            Err(error) if error.is_not_found() || error.is_busy() => return Ok(false),
-            broken => broken.map_err(failed)?,
-        }
-        tracing::warn!(image = %name, owner, "broke the lock of a volmaster that has died");
-        self.cluster.wait_for_latest_osd_map().map_err(failed)?;
-        Ok(true)
     }
 
     /// The error of a call that failed. Takes note of what it says about the connection.
