@@ -2,16 +2,19 @@
 //! unmapping; one writer at a time (DESIGN §8).
 //!
 //! A claim is not leased: a host that goes silent keeps it, because silence does not
-//! prove that it has stopped writing.
+//! prove that it has stopped writing. Another host gets the volume when the silent one has been
+//! fenced ([`takeover`](crate::takeover)).
 
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
+use uuid::Uuid;
 
-use crate::host::Session;
+use crate::host::{Fencing, MasterId, Session};
 use crate::kind::Kind;
 use crate::name::{BootId, HostName, MountId, VolumeId};
 use crate::options::Sharing;
+use crate::takeover::{Life, Silence, Witness};
 use crate::volume::{Volume, VolumeState};
 
 /// Who holds a volume.
@@ -32,6 +35,8 @@ pub struct Holder {
     pub host: HostName,
     /// In which of its boots.
     pub boot: BootId,
+    /// The installation whose session it spoke under; `None` when it never had one, so that none can lapse.
+    pub instance: Option<Uuid>,
     /// How far it has come.
     pub state: HoldState,
     /// The uses that Docker has made of it there.
@@ -49,6 +54,8 @@ pub enum HoldState {
     Claimed,
     /// It has mounted.
     Mounted,
+    /// It is being fenced: it has lost the volume, and may not claim it again under this epoch. Never taken back.
+    Fencing(Fencing),
 }
 
 impl HoldState {
@@ -57,6 +64,25 @@ impl HoldState {
         match self {
             HoldState::Claimed => "claimed",
             HoldState::Mounted => "mounted",
+            HoldState::Fencing(_) => "fencing",
+        }
+    }
+}
+
+/// How far a host says that it has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reached {
+    /// It is about to map and mount.
+    Claimed,
+    /// It has mounted.
+    Mounted,
+}
+
+impl From<Reached> for HoldState {
+    fn from(reached: Reached) -> Self {
+        match reached {
+            Reached::Claimed => HoldState::Claimed,
+            Reached::Mounted => HoldState::Mounted,
         }
     }
 }
@@ -68,8 +94,12 @@ pub struct ClaimAsk {
     pub host: HostName,
     /// In which boot.
     pub boot: BootId,
+    /// Under whose session, where it says so: it has to be live then.
+    pub instance: Option<Uuid>,
+    /// The epoch under which it holds the volume already; without one it may be new.
+    pub epoch: Option<u64>,
     /// How far it has come.
-    pub state: HoldState,
+    pub state: Reached,
     /// All uses that Docker has made of it there.
     pub mounts: BTreeSet<MountId>,
     /// The addresses that can write.
@@ -85,6 +115,10 @@ pub enum ClaimDecision {
     Updated(Claim),
     /// Nothing to store.
     AlreadyYours(Claim),
+    /// Store this claim, whose holder has lost it, and fence that; then ask again.
+    Fence(Claim),
+    /// Another volmaster is about to fence the holder: wait for what comes of it, then ask again.
+    Wait,
 }
 
 /// Why a claim is not granted.
@@ -92,7 +126,7 @@ pub enum ClaimDecision {
 pub enum ClaimRefusal {
     /// Another host, or another boot of this one, holds it.
     #[error(
-        "volume {volume} is in use: {}; it is free when the containers that use it there have stopped. If that \
+        "volume {volume} is in use: {}{silence}; it is free when the containers that use it there have stopped. If that \
          host is gone for good, `volcli mount force-remove {volume}` clears its claim",
         claim.holders_shown(),
         volume = claim.volume
@@ -100,6 +134,31 @@ pub enum ClaimRefusal {
     Held {
         /// The claim that stands, with its holders.
         claim: Claim,
+        /// What is to be said of a holder that has not been heard of.
+        silence: Silence,
+    },
+    /// The host held the volume, and has lost it: it was fenced, or its claim was cleared.
+    #[error(
+        "host {host} has lost volume {volume}, which it held at epoch {epoch}: its claim was taken over or cleared, and \
+         what it still writes is refused"
+    )]
+    Lost {
+        /// Which volume.
+        volume: VolumeId,
+        /// Who asks.
+        host: HostName,
+        /// What it held.
+        epoch: u64,
+    },
+    /// Only who has a session may claim, because only a session can lapse.
+    #[error(
+        "host {host} has no live session under which it could claim volume {volume}; it opens one by itself"
+    )]
+    NoSession {
+        /// Which volume.
+        volume: VolumeId,
+        /// Who asks.
+        host: HostName,
     },
     /// `sharing: container` allows one use.
     #[error(
@@ -141,6 +200,8 @@ impl ClaimRefusal {
             ClaimRefusal::Held { .. } | ClaimRefusal::OneContainer { .. } => Kind::InUse,
             ClaimRefusal::NotReady { .. } => Kind::Busy,
             ClaimRefusal::OtherBoot { .. } => Kind::Conflict,
+            ClaimRefusal::Lost { .. } => Kind::Precondition,
+            ClaimRefusal::NoSession { .. } => Kind::Unavailable,
         }
     }
 }
@@ -170,48 +231,37 @@ pub struct ClaimFacts<'a> {
     pub session: Option<&'a Session>,
     /// The epoch of the last claim on this volume, 0 before the first.
     pub last_epoch: u64,
+    /// What can be said of those who hold it.
+    pub witness: Witness<'a>,
 }
 
-/// Grants a volume to a host, or says who holds it.
+/// Grants a volume to a host, or says who holds it, or that its holder has to be fenced first.
 pub fn mount_claim(
     facts: ClaimFacts<'_>,
     ask: ClaimAsk,
     now: Timestamp,
 ) -> Result<ClaimDecision, ClaimRefusal> {
-    let ClaimFacts { volume, claim, session, last_epoch } = facts;
+    let ClaimFacts { volume, claim, session, last_epoch, witness } = facts;
     let id = &volume.id;
     if let Some(session) = session
         && session.boot != ask.boot
     {
         return Err(ClaimRefusal::OtherBoot { host: ask.host, since: session.since });
     }
+    if ask.instance.is_some() && session.map(|session| session.instance) != ask.instance {
+        return Err(ClaimRefusal::NoSession { volume: id.clone(), host: ask.host });
+    }
     let own = claim.and_then(|claim| claim.holder(&ask.host)).filter(|own| own.boot == ask.boot);
-    match (&volume.state, own) {
-        (VolumeState::Ready { .. }, _) => {}
-        // A holder may still report on what it has.
-        (
-            VolumeState::Creating { .. }
-            | VolumeState::RollingBack { .. }
-            | VolumeState::Restoring { .. }
-            | VolumeState::Adopting { .. }
-            | VolumeState::GivingBack { .. }
-            | VolumeState::Removing { .. },
-            Some(_),
-        ) => {}
-        (
-            VolumeState::Creating { .. }
-            | VolumeState::RollingBack { .. }
-            | VolumeState::Restoring { .. }
-            | VolumeState::Adopting { .. }
-            | VolumeState::GivingBack { .. }
-            | VolumeState::Removing { .. },
-            None,
-        ) => {
-            return Err(ClaimRefusal::NotReady {
-                volume: id.clone(),
-                state: volume.state.as_str(),
-            });
+    if let Some(epoch) = ask.epoch {
+        let holds = own.is_some_and(|own| !matches!(own.state, HoldState::Fencing(_)));
+        let read_only = volume.spec.sharing == Sharing::ReadOnly;
+        if !holds || !(read_only || claim.is_some_and(|claim| claim.epoch == epoch)) {
+            return Err(ClaimRefusal::Lost { volume: id.clone(), host: ask.host, epoch });
         }
+    }
+    if own.is_none() && !matches!(volume.state, VolumeState::Ready { .. }) {
+        // A holder may still report on what it has.
+        return Err(ClaimRefusal::NotReady { volume: id.clone(), state: volume.state.as_str() });
     }
     if volume.spec.sharing == Sharing::Container && ask.mounts.len() > 1 {
         let since = own.map_or(now, |own| own.since);
@@ -219,15 +269,16 @@ pub fn mount_claim(
     }
     if volume.spec.sharing != Sharing::ReadOnly
         && let Some(claim) = claim
-        && claim.holders.iter().any(|holder| !may_replace(holder, &ask, session))
+        && let Some(stands) = stands_in_the_way(claim, &ask, session, witness, now)?
     {
-        return Err(ClaimRefusal::Held { claim: claim.clone() });
+        return Ok(stands);
     }
     let holder = Holder {
         since: own.map_or(now, |own| own.since),
+        instance: session.map(|session| session.instance).or(own.and_then(|own| own.instance)),
         host: ask.host,
         boot: ask.boot,
-        state: ask.state,
+        state: ask.state.into(),
         mounts: ask.mounts,
         clients: ask.clients,
     };
@@ -243,14 +294,64 @@ pub fn mount_claim(
     })
 }
 
-/// A host replaces its own claim: in the same boot always, after a reboot only when its live
-/// session proves that the new boot is the one that speaks (the old boot cannot write any more).
+/// What has to be done with those who hold a volume before this host may: nothing where they may be replaced.
+fn stands_in_the_way(
+    claim: &Claim,
+    ask: &ClaimAsk,
+    session: Option<&Session>,
+    witness: Witness<'_>,
+    now: Timestamp,
+) -> Result<Option<ClaimDecision>, ClaimRefusal> {
+    if let Some(fencing) = claim.fencing() {
+        let others = fencing.by != witness.me && witness.masters.contains(&fencing.by);
+        let fence = ClaimDecision::Fence(claim.fenced_by(witness.me, now));
+        return Ok(Some(if others { ClaimDecision::Wait } else { fence }));
+    }
+    let Some(holder) = claim.holders.iter().find(|holder| !is_same(holder, ask)) else {
+        return Ok(None);
+    };
+    let held = |silence| Err(ClaimRefusal::Held { claim: claim.clone(), silence });
+    match witness.life(holder) {
+        // Nobody can be kept from the image: only a reboot proves that its old boot has ended.
+        Life::Over(_) if !witness.fences && may_replace(holder, ask, session) => Ok(None),
+        Life::Over(_) if !witness.fences => held(Silence::CannotFence),
+        Life::Over(_) => Ok(Some(ClaimDecision::Fence(claim.fenced_by(witness.me, now)))),
+        Life::Unproven(silence) => held(silence),
+    }
+}
+
+fn is_same(holder: &Holder, ask: &ClaimAsk) -> bool {
+    holder.host == ask.host && holder.boot == ask.boot
+}
+
+/// After a reboot a host replaces its own claim when its live session proves that the new boot is the one that
+/// speaks: the old boot cannot write any more.
 fn may_replace(holder: &Holder, ask: &ClaimAsk, session: Option<&Session>) -> bool {
-    holder.host == ask.host
-        && (holder.boot == ask.boot || session.is_some_and(|session| session.boot == ask.boot))
+    holder.host == ask.host && session.is_some_and(|session| session.boot == ask.boot)
 }
 
 impl Claim {
+    /// The claim of which nobody is a holder any more: all are being fenced by this volmaster.
+    pub fn fenced_by(&self, by: MasterId, now: Timestamp) -> Claim {
+        let mut claim = self.clone();
+        for holder in &mut claim.holders {
+            let since = match holder.state {
+                HoldState::Fencing(fencing) => fencing.since,
+                HoldState::Claimed | HoldState::Mounted => now,
+            };
+            holder.state = HoldState::Fencing(Fencing { by, since });
+        }
+        claim
+    }
+
+    /// Who is being fenced, if anybody is.
+    pub fn fencing(&self) -> Option<Fencing> {
+        self.holders.iter().find_map(|holder| match holder.state {
+            HoldState::Fencing(fencing) => Some(fencing),
+            HoldState::Claimed | HoldState::Mounted => None,
+        })
+    }
+
     fn with(&self, holder: Holder, epoch: u64) -> Claim {
         let mut holders = self.holders.clone();
         holders.retain(|other| other.host != holder.host);
@@ -281,7 +382,11 @@ pub fn mount_release(
 ) -> ReleaseDecision {
     let Some(claim) = claim else { return ReleaseDecision::Absent };
     let proven = session.is_some_and(|session| session.boot == *boot);
-    let leaves = |holder: &&Holder| holder.host == *host && (holder.boot == *boot || proven);
+    // Who is being fenced has nothing to give back: whoever fences says when it is over.
+    let fenced = |holder: &Holder| matches!(holder.state, HoldState::Fencing(_));
+    let leaves = |holder: &&Holder| {
+        holder.host == *host && (holder.boot == *boot || proven) && !fenced(holder)
+    };
     if !claim.holders.iter().any(|holder| leaves(&holder)) {
         return ReleaseDecision::Absent;
     }
@@ -296,20 +401,34 @@ pub fn mount_release(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
     use uuid::Uuid;
 
     use super::*;
+    use crate::takeover::Silence;
     use crate::volume::tests::ready;
 
     fn ask(host: &str, boot: &str, mounts: &[&str]) -> ClaimAsk {
         ClaimAsk {
             host: host.parse().unwrap(),
             boot: boot.parse().unwrap(),
-            state: HoldState::Claimed,
+            instance: None,
+            epoch: None,
+            state: Reached::Claimed,
             mounts: mounts.iter().map(|id| id.parse().unwrap()).collect(),
             clients: vec![],
         }
+    }
+
+    const ME: MasterId = MasterId(Uuid::nil());
+    static NONE: (BTreeSet<MasterId>, BTreeMap<HostName, Session>) =
+        (BTreeSet::new(), BTreeMap::new());
+
+    /// A volmaster that has been there for long, and sees nobody.
+    fn witness() -> Witness<'static> {
+        Witness { me: ME, masters: &NONE.0, sessions: &NONE.1, steady: true, fences: true }
     }
 
     fn session(host: &str, boot: &str) -> Session {
@@ -322,6 +441,15 @@ mod tests {
         }
     }
 
+    fn facts<'a>(
+        volume: &'a Volume,
+        claim: Option<&'a Claim>,
+        session: Option<&'a Session>,
+        last_epoch: u64,
+    ) -> ClaimFacts<'a> {
+        ClaimFacts { volume, claim, session, last_epoch, witness: witness() }
+    }
+
     fn claim(
         sharing: Sharing,
         standing: Option<&Claim>,
@@ -330,7 +458,7 @@ mod tests {
         let mut volume = ready();
         volume.spec.sharing = sharing;
         let last_epoch = standing.map_or(0, |claim| claim.epoch);
-        let facts = ClaimFacts { volume: &volume, claim: standing, session: None, last_epoch };
+        let facts = facts(&volume, standing, None, last_epoch);
         mount_claim(facts, asked, Timestamp::UNIX_EPOCH)
     }
 
@@ -339,6 +467,7 @@ mod tests {
             ClaimDecision::Claimed(claim)
             | ClaimDecision::Updated(claim)
             | ClaimDecision::AlreadyYours(claim) => claim,
+            ClaimDecision::Fence(_) | ClaimDecision::Wait => panic!("not granted: {decision:?}"),
         }
     }
 
@@ -389,16 +518,89 @@ mod tests {
         let volume = ready();
         let with = |boot: &str| {
             let session = session("h1", boot);
-            let facts = ClaimFacts {
-                volume: &volume,
-                claim: Some(&held),
-                session: Some(&session),
-                last_epoch: 1,
-            };
-            mount_claim(facts, ask("h1", "b2", &["m2"]), Timestamp::UNIX_EPOCH)
+            let sessions = BTreeMap::from([(session.host.clone(), session.clone())]);
+            let mut facts = facts(&volume, Some(&held), Some(&session), 1);
+            facts.witness.sessions = &sessions;
+            // Whose images nobody can be kept from believes the boot id.
+            let plain = Witness { fences: false, ..facts.witness };
+            let asked = || ask("h1", "b2", &["m2"]);
+            let first = mount_claim(facts, asked(), Timestamp::UNIX_EPOCH);
+            let facts = ClaimFacts { witness: plain, ..facts };
+            (first, mount_claim(facts, asked(), Timestamp::UNIX_EPOCH))
         };
-        assert_eq!(granted(with("b2").unwrap()).epoch, 2);
-        assert!(matches!(with("b1"), Err(ClaimRefusal::OtherBoot { .. })));
+        let (fenced, plain) = with("b2");
+        assert_eq!(fenced, Ok(ClaimDecision::Fence(held.fenced_by(ME, Timestamp::UNIX_EPOCH))));
+        assert_eq!(granted(plain.unwrap()).epoch, 2);
+        assert!(matches!(with("b1").0, Err(ClaimRefusal::OtherBoot { .. })));
+    }
+
+    #[test]
+    fn a_lapsed_holder_is_fenced_by_one_and_then_gone() {
+        let volume = ready();
+        let live = session("h1", "b1");
+        let asked = ask("h1", "b1", &["m1"]);
+        let held = mount_claim(facts(&volume, None, Some(&live), 0), asked, Timestamp::UNIX_EPOCH);
+        let held = granted(held.unwrap());
+        assert_eq!(held.holders[0].instance, Some(live.instance));
+        let other = MasterId(Uuid::from_u128(7));
+        let masters = BTreeSet::from([ME, other]);
+        let h2 = || ask("h2", "b2", &["m2"]);
+        let decide = |claim: &Claim, witness: Witness<'_>| {
+            let facts = ClaimFacts { witness, ..facts(&volume, Some(claim), None, claim.epoch) };
+            mount_claim(facts, h2(), Timestamp::UNIX_EPOCH)
+        };
+        let by_me = held.fenced_by(ME, Timestamp::UNIX_EPOCH);
+        assert_eq!(decide(&held, witness()), Ok(ClaimDecision::Fence(by_me.clone())));
+        for (changed, silence) in [
+            (Witness { steady: false, ..witness() }, Silence::TooEarly),
+            (Witness { fences: false, ..witness() }, Silence::CannotFence),
+        ] {
+            let refusal = ClaimRefusal::Held { claim: held.clone(), silence };
+            assert_eq!(decide(&held, changed), Err(refusal));
+        }
+        // Another volmaster is at it: wait. Is it gone, go on in its place.
+        let theirs = held.fenced_by(other, Timestamp::UNIX_EPOCH);
+        let both = Witness { masters: &masters, ..witness() };
+        assert_eq!(decide(&theirs, both), Ok(ClaimDecision::Wait));
+        assert_eq!(decide(&theirs, witness()), Ok(ClaimDecision::Fence(by_me.clone())));
+        // The old holder may not go on, and gives nothing back.
+        let late = ClaimAsk { epoch: Some(1), ..ask("h1", "b1", &["m1"]) };
+        let late =
+            mount_claim(facts(&volume, Some(&by_me), Some(&live), 1), late, Timestamp::UNIX_EPOCH);
+        assert!(matches!(late, Err(ClaimRefusal::Lost { epoch: 1, .. })));
+        let (h1, b1) = ("h1".parse().unwrap(), "b1".parse().unwrap());
+        assert_eq!(mount_release(Some(&by_me), &h1, &b1, None), ReleaseDecision::Absent);
+    }
+
+    #[test]
+    fn who_has_lost_a_volume_does_not_get_it_back_by_a_renewal() {
+        let volume = ready();
+        let renew = |epoch, standing: Option<&Claim>| {
+            let asked = ClaimAsk { epoch: Some(epoch), ..ask("h1", "b1", &["m1"]) };
+            mount_claim(facts(&volume, standing, None, 4), asked, Timestamp::UNIX_EPOCH)
+        };
+        let held = granted(claim(Sharing::Host, None, ask("h1", "b1", &["m1"])).unwrap());
+        assert!(renew(1, Some(&held)).is_ok());
+        for refused in [renew(1, None), renew(2, Some(&held))] {
+            let refused = refused.unwrap_err();
+            assert!(matches!(refused, ClaimRefusal::Lost { .. }), "{refused}");
+            assert_eq!(refused.kind(), Kind::Precondition);
+        }
+    }
+
+    #[test]
+    fn who_says_which_session_is_its_own_has_to_have_it() {
+        let volume = ready();
+        let live = session("h1", "b1");
+        let with = |session, instance: u128| {
+            let asked =
+                ClaimAsk { instance: Some(Uuid::from_u128(instance)), ..ask("h1", "b1", &[]) };
+            mount_claim(facts(&volume, None, session, 0), asked, Timestamp::UNIX_EPOCH)
+        };
+        assert!(with(Some(&live), 0).is_ok());
+        for refused in [with(None, 0), with(Some(&live), 1)] {
+            assert!(matches!(refused, Err(ClaimRefusal::NoSession { .. })), "{refused:?}");
+        }
     }
 
     proptest! {
@@ -413,7 +615,7 @@ mod tests {
                 let asked = ask(&format!("h{host}"), &format!("b{host}{boot}"), &["m"]);
                 let volume = ready();
                 if take {
-                    let facts = ClaimFacts { volume: &volume, claim: standing.as_ref(), session: None, last_epoch };
+                    let facts = facts(&volume, standing.as_ref(), None, last_epoch);
                     if let Ok(decision) = mount_claim(facts, asked, Timestamp::UNIX_EPOCH) {
                         let now = granted(decision);
                         prop_assert_eq!(now.holders.len(), 1);

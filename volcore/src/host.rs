@@ -1,6 +1,7 @@
 //! Hosts and their sessions: which machine speaks under which label.
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::kind::Kind;
@@ -19,6 +20,20 @@ pub struct Session {
     pub since: Timestamp,
     /// The version of volplugin.
     pub version: String,
+}
+
+/// One run of a volmaster. It has a lease of its own in the store, so that others see whether it lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct MasterId(pub Uuid);
+
+/// Who has undertaken to fence the holder of a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fencing {
+    /// The volmaster; when it is gone, any other goes on.
+    pub by: MasterId,
+    /// Since when the holder has lost the volume.
+    pub since: Timestamp,
 }
 
 /// What a session request comes to.

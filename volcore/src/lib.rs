@@ -21,6 +21,7 @@ pub mod policy;
 pub mod size;
 pub mod snapshot;
 pub mod spec;
+pub mod takeover;
 pub mod volume;
 
 pub use kind::Kind;
