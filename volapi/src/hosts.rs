@@ -9,14 +9,93 @@ use volcore::host::Session;
 use volcore::limit::RateLimitOptions;
 use volcore::name::{BootId, HostName, VolumeId};
 use volcore::order::{self, Report, Thawed, ThawedBy};
+use volcore::takeover::Fence;
 
-/// A host with a live session.
+/// A host: one with a live session, or one that holds or has lost volumes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Host {
     /// Its label.
     #[schema(value_type = String, example = "h1")]
     pub host: HostName,
-    /// The installation on it.
+    /// Whether it is heard of.
+    pub state: HostState,
+    /// Its session, if it has a live one.
+    #[serde(flatten)]
+    pub session: Option<HostSession>,
+    /// The volumes that it holds.
+    #[schema(value_type = Vec<String>)]
+    pub volumes: Vec<VolumeId>,
+    /// What it has lost, and is kept from.
+    pub fences: Vec<HostFence>,
+}
+
+/// Whether a host is heard of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum HostState {
+    /// It has a live session.
+    Live,
+    /// It has none: it may be dead, or cut off. Its volumes are taken over by whoever asks for them.
+    Silent,
+}
+
+/// Clients of a host that are blocklisted, because it has lost a volume to which they could write.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HostFence {
+    /// `tenant/volume`.
+    #[schema(value_type = String, example = "tenant1/db")]
+    pub volume: VolumeId,
+    /// Under which epoch it held that.
+    pub epoch: u64,
+    /// The addresses of its clients.
+    pub clients: Vec<String>,
+    /// Since when.
+    #[schema(value_type = String, format = DateTime)]
+    pub since: Timestamp,
+}
+
+impl From<Fence> for HostFence {
+    fn from(fence: Fence) -> Self {
+        let Fence { host: _, volume, epoch, boot: _, instance: _, clients, since } = fence;
+        HostFence { volume, epoch, clients: clients.into_iter().collect(), since }
+    }
+}
+
+/// The body of a request to fence a host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FenceHost {
+    /// Also when its session is live: it is known to be dead, or is to lose its volumes.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// What came of fencing a host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HostFenced {
+    /// Its label.
+    #[schema(value_type = String, example = "h1")]
+    pub host: HostName,
+    /// What it has lost; others can have these volumes at once.
+    pub fenced: Vec<HostFence>,
+    /// What could not be fenced yet, with the reasons; it is tried again until it is.
+    pub pending: Vec<PendingFence>,
+}
+
+/// A volume whose holder could not be fenced yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PendingFence {
+    /// `tenant/volume`.
+    #[schema(value_type = String, example = "tenant1/db")]
+    pub volume: VolumeId,
+    /// Why not.
+    pub reason: String,
+}
+
+/// A live session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HostSession {
+    /// The installation on the host.
     #[schema(value_type = String)]
     pub instance_id: Uuid,
     /// Its present boot.
@@ -29,10 +108,10 @@ pub struct Host {
     pub version: String,
 }
 
-impl From<Session> for Host {
+impl From<Session> for HostSession {
     fn from(session: Session) -> Self {
-        let Session { host, instance, boot, since, version } = session;
-        Host { host, instance_id: instance, boot_id: boot, since, version }
+        let Session { host: _, instance, boot, since, version } = session;
+        HostSession { instance_id: instance, boot_id: boot, since, version }
     }
 }
 
@@ -45,6 +124,9 @@ pub struct HeldLimits {
     /// Which one of that name.
     #[schema(value_type = String)]
     pub uid: Uuid,
+    /// The epoch of the host's claim.
+    #[serde(default)]
+    pub epoch: u64,
     /// Its size in bytes: what the file system on it is to grow to.
     #[serde(default)]
     pub size: u64,
@@ -199,9 +281,12 @@ pub struct OpenSession {
 /// The answer to a session request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SessionGranted {
-    /// The host as it stands now.
+    /// The label of the host.
+    #[schema(value_type = String, example = "h1")]
+    pub host: HostName,
+    /// The session as it stands now.
     #[serde(flatten)]
-    pub host: Host,
+    pub session: HostSession,
     /// The session ends when it is not renewed within this time.
     #[schema(value_type = String, example = "10s")]
     pub ttl: SessionTtl,

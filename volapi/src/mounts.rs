@@ -3,10 +3,13 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
-use volcore::claim::{Claim, ClaimAsk, HoldState, Holder};
+use uuid::Uuid;
+use volcore::claim::{Claim, ClaimAsk, HoldState, Holder, Reached};
 use volcore::name::{BootId, HostName, MountId, VolumeId};
+use volcore::takeover::check_client;
 
 /// How far a holder has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -16,6 +19,8 @@ pub enum MountState {
     Claimed,
     /// It has mounted.
     Mounted,
+    /// It has lost the volume, and its clients are being cut off.
+    Fencing,
 }
 
 impl From<HoldState> for MountState {
@@ -23,15 +28,26 @@ impl From<HoldState> for MountState {
         match state {
             HoldState::Claimed => MountState::Claimed,
             HoldState::Mounted => MountState::Mounted,
+            HoldState::Fencing(_) => MountState::Fencing,
         }
     }
 }
 
-impl From<MountState> for HoldState {
-    fn from(state: MountState) -> Self {
+/// How far a host says that it has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClaimState {
+    /// It is about to map and mount.
+    Claimed,
+    /// It has mounted.
+    Mounted,
+}
+
+impl From<ClaimState> for Reached {
+    fn from(state: ClaimState) -> Self {
         match state {
-            MountState::Claimed => HoldState::Claimed,
-            MountState::Mounted => HoldState::Mounted,
+            ClaimState::Claimed => Reached::Claimed,
+            ClaimState::Mounted => Reached::Mounted,
         }
     }
 }
@@ -59,7 +75,7 @@ pub struct MountHolder {
 
 impl From<Holder> for MountHolder {
     fn from(holder: Holder) -> Self {
-        let Holder { host, boot, state, mounts, clients, since } = holder;
+        let Holder { host, boot, instance: _, state, mounts, clients, since } = holder;
         MountHolder { host, boot_id: boot, state: state.into(), mount_ids: mounts, clients, since }
     }
 }
@@ -106,26 +122,48 @@ pub struct ClaimMount {
     /// In which boot.
     #[schema(value_type = String)]
     pub boot_id: BootId,
+    /// Under whose session; where it is given, that has to be live.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub instance_id: Option<Uuid>,
+    /// The epoch under which the host holds the volume: refused (`precondition`) when it has lost it since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
     /// How far it has come.
     #[serde(default = "claimed")]
-    pub state: MountState,
+    pub state: ClaimState,
     /// Docker's uses of it there.
     #[serde(default)]
     #[schema(value_type = Vec<String>)]
     pub mount_ids: BTreeSet<MountId>,
-    /// The Ceph client addresses that can write.
-    #[serde(default)]
+    /// The Ceph client addresses that can write: `ip:port/nonce`.
+    #[serde(default, deserialize_with = "clients")]
     pub clients: Vec<String>,
 }
 
-fn claimed() -> MountState {
-    MountState::Claimed
+/// What is not one client's address would fence others with it.
+fn clients<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let clients = Vec::<String>::deserialize(deserializer)?;
+    clients.iter().try_for_each(|client| check_client(client)).map_err(D::Error::custom)?;
+    Ok(clients)
+}
+
+fn claimed() -> ClaimState {
+    ClaimState::Claimed
 }
 
 impl From<ClaimMount> for ClaimAsk {
     fn from(body: ClaimMount) -> Self {
-        let ClaimMount { host, boot_id, state, mount_ids, clients } = body;
-        ClaimAsk { host, boot: boot_id, state: state.into(), mounts: mount_ids, clients }
+        let ClaimMount { host, boot_id, instance_id, epoch, state, mount_ids, clients } = body;
+        ClaimAsk {
+            host,
+            boot: boot_id,
+            instance: instance_id,
+            epoch,
+            state: state.into(),
+            mounts: mount_ids,
+            clients,
+        }
     }
 }
 
@@ -142,4 +180,7 @@ pub struct ReleaseQuery {
     /// Clears the whole claim, whoever holds it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force: bool,
+    /// By force, without cutting anybody off: whoever writes on goes on with it.
+    #[serde(default, rename = "unsafe", skip_serializing_if = "std::ops::Not::not")]
+    pub unfenced: bool,
 }

@@ -36,7 +36,11 @@ fn bodies(operation: &str) -> Bodies {
         "tenant_delete" | "host_forget" | "mount_release" | "snapshot_remove" | "trash_purge" => (
             None,
             &[("204", "")],
-            if operation == "mount_release" { &["host", "boot_id", "force"] } else { &[] },
+            if operation == "mount_release" {
+                &["host", "boot_id", "force", "unsafe"]
+            } else {
+                &[]
+            },
         ),
         "tenant_revision_list" => (None, &[("200", "[]Tenant")], &[]),
         "volume_list" => (None, &[("200", "[]Volume")], &["tenant", "limit", "continue", "view"]),
@@ -64,6 +68,7 @@ fn bodies(operation: &str) -> Bodies {
         "host_limit_list" => (None, &[("200", "[]HeldLimits")], &[]),
         "host_order_list" => (None, &[("200", "Orders")], &["wait", "after"]),
         "host_order_report" => (Some("ReportOrder"), &[("204", "")], &[]),
+        "host_fence" => (Some("FenceHost"), &[("200", "HostFenced")], &[]),
         "host_session" => (Some("OpenSession"), &[("200", "SessionGranted")], &[]),
         "global_upload" => (Some(OBJECT), &[("200", OBJECT)], &[]),
         "doctor_get" | "doctor_fix" => (None, &[("200", "Doctor")], &[]),
@@ -163,6 +168,7 @@ fn components() -> Components {
     let builder = add::<trash::Trashed>(add::<trash::RestoreTrash>(builder));
     let builder = add::<mounts::Mount>(add::<mounts::ClaimMount>(builder));
     let builder = add::<hosts::Host>(add::<hosts::OpenSession>(builder));
+    let builder = add::<hosts::FenceHost>(add::<hosts::HostFenced>(builder));
     let builder = add::<hosts::Orders>(add::<hosts::ReportOrder>(builder));
     let builder = add::<doctor::Doctor>(add::<hosts::SessionGranted>(builder));
     add::<status::Status>(add::<status::Health>(builder)).build()

@@ -52,6 +52,8 @@ pub const HOST_LIMITS: &str = "/v1/hosts/{host}/limits";
 pub const HOST_ORDERS: &str = "/v1/hosts/{host}/orders";
 /// `PUT`
 pub const HOST_ORDER: &str = "/v1/hosts/{host}/orders/{id}";
+/// `POST`
+pub const HOST_FENCE: &str = "/v1/hosts/{host}/fence";
 /// `PUT`
 pub const HOST_SESSION: &str = "/v1/hosts/{host}/session";
 /// `GET PUT`
@@ -90,7 +92,7 @@ const fn route(
 }
 
 /// Every method of every route.
-pub const ROUTES: [Route; 45] = [
+pub const ROUTES: [Route; 46] = [
     route("GET", TENANTS, "tenant_list", "Lists the tenants."),
     route("GET", TENANT, "tenant_get", "Shows a tenant with its newest policy."),
     route("PUT", TENANT, "tenant_upload", "Uploads a policy as the tenant's next revision."),
@@ -134,7 +136,12 @@ pub const ROUTES: [Route; 45] = [
     route("GET", MOUNT, "mount_get", "Shows who holds a volume."),
     route("PUT", MOUNT, "mount_claim", "Claims a volume for a host, or renews the claim."),
     route("DELETE", MOUNT, "mount_release", "Releases a host's claim, or clears it by force."),
-    route("GET", HOSTS, "host_list", "Lists the hosts with a live session."),
+    route(
+        "GET",
+        HOSTS,
+        "host_list",
+        "Lists the hosts with a live session, and those that hold or have lost volumes.",
+    ),
     route("GET", HOST, "host_get", "Shows a host."),
     route("DELETE", HOST, "host_forget", "Ends a host's session; its claims stay."),
     route("GET", HOST_LIMITS, "host_limit_list", "Lists the limits of what a host holds."),
@@ -144,6 +151,12 @@ pub const ROUTES: [Route; 45] = [
         HOST_ORDER,
         "host_order_report",
         "Takes down how far a host has come with an order.",
+    ),
+    route(
+        "POST",
+        HOST_FENCE,
+        "host_fence",
+        "Takes all volumes from a host, and cuts it off from them.",
     ),
     route("PUT", HOST_SESSION, "host_session", "Opens or renews a host's session."),
     route("GET", GLOBAL, "global_get", "Shows the settings of the suite."),
@@ -241,6 +254,11 @@ pub fn host_orders(host: &HostName) -> String {
 /// The path of one order.
 pub fn host_order(host: &HostName, id: Uuid) -> String {
     format!("{HOSTS}/{host}/orders/{id}")
+}
+
+/// The path of a host's session.
+pub fn host_fence(host: &HostName) -> String {
+    format!("{HOSTS}/{host}/fence")
 }
 
 /// The path of a host's session.

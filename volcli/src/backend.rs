@@ -12,6 +12,7 @@ use volcore::policy::TenantPolicy;
 
 use crate::direct::Direct;
 use crate::failure::Failure;
+use crate::plan::Holders;
 use crate::plan::{Reach, UsageError};
 
 /// Where the metadata is.
@@ -185,10 +186,11 @@ impl Backend {
     }
 
     /// Clears the claim on a volume, whoever holds it.
-    pub async fn mount_force_remove(&self, id: &VolumeId) -> Result<(), Failure> {
+    pub async fn mount_force_remove(&self, id: &VolumeId, holders: Holders) -> Result<(), Failure> {
         match self {
             Backend::Master(client) => {
-                let query = ReleaseQuery { force: true, ..ReleaseQuery::default() };
+                let unfenced = holders == Holders::Leave;
+                let query = ReleaseQuery { force: true, unfenced, ..ReleaseQuery::default() };
                 Ok(client.mount_release(id, &query).await?)
             }
             Backend::Etcd(direct) => Ok(direct.mount_force_remove(id).await?),

@@ -9,6 +9,7 @@ mod removal;
 mod snapshots;
 mod status;
 mod tenants;
+mod this_host;
 mod trash;
 mod volumes;
 mod wait;
@@ -73,9 +74,12 @@ pub async fn run(plan: Plan) -> Result<Exit, Failure> {
         }
         Action::MountList(tenant) => mounts::list(&context, tenant.as_ref()).await,
         Action::MountGet(id) => mounts::get(&context, &id).await,
-        Action::MountForceRemove(ids, care) => mounts::force_remove(&context, &ids, care).await,
+        Action::MountForceRemove(ids, care, holders) => {
+            mounts::force_remove(&context, &ids, care, holders).await
+        }
         Action::HostList => hosts::list(&context).await,
         Action::HostGet(host) => hosts::get(&context, &host).await,
+        Action::HostFence(hosts, care) => hosts::fence(&context, &hosts, care).await,
         Action::HostForget(hosts, care) => hosts::forget(&context, &hosts, care).await,
         Action::GlobalGet => global::get(&context).await,
         Action::GlobalUpload(source) => global::upload(&context, &source).await,

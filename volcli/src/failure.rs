@@ -5,7 +5,7 @@ use std::process::{ExitCode, Termination};
 use jiff::Timestamp;
 use volclient::{ClientError, NoMaster, Outcome};
 use volcore::Kind;
-use volcore::name::VolumeId;
+use volcore::name::{HostName, VolumeId};
 
 use crate::direct::DirectError;
 use crate::document::DocumentError;
@@ -70,6 +70,41 @@ pub enum Failure {
         done: &'static str,
         /// Why not.
         why: String,
+    },
+    /// Nobody cuts off the machine that he works on.
+    #[error(
+        "host {host} is this very machine, whose volplugin runs: nobody is fenced; stop the containers that use the \
+         volumes, or do this from elsewhere"
+    )]
+    ThisHost {
+        /// Which.
+        host: HostName,
+    },
+    /// A host has lost its volumes, and may still write to some.
+    #[error(
+        "host {host} has lost its volumes, and is not cut off from {count} of them yet, which nobody can have until then; \
+         it is tried again by itself. The first is {volume}: {reason}"
+    )]
+    FencePending {
+        /// Which host.
+        host: HostName,
+        /// How many.
+        count: usize,
+        /// The first of them.
+        volume: VolumeId,
+        /// Why not.
+        reason: String,
+    },
+    /// The holder lives, and nobody said that it is to lose the volume all the same.
+    #[error(
+        "volume {volume} is held by host {host}, which lives; stop the containers that use it there, or say that it is to \
+         lose the volume (--yes): they get errors then, and lose what they have not synced"
+    )]
+    HolderLives {
+        /// Which volume.
+        volume: VolumeId,
+        /// Its holder.
+        host: HostName,
     },
     /// A snapshot of that name was there before.
     #[error(
@@ -154,6 +189,9 @@ impl Failure {
             | Failure::Document(_)
             | Failure::Output(_)
             | Failure::Declined
+            | Failure::ThisHost { .. }
+            | Failure::FencePending { .. }
+            | Failure::HolderLives { .. }
             | Failure::WouldRefuse { .. }
             | Failure::SnapshotThere { .. }
             | Failure::RollbackUnknown { .. }
@@ -176,6 +214,9 @@ impl Failure {
             | Failure::NoMaster(_)
             | Failure::Output(_)
             | Failure::Declined
+            | Failure::ThisHost { .. }
+            | Failure::FencePending { .. }
+            | Failure::HolderLives { .. }
             | Failure::WouldRefuse { .. }
             | Failure::SnapshotThere { .. }
             | Failure::RollbackUnknown { .. }
@@ -210,6 +251,9 @@ impl Failure {
             | Failure::NoMaster(_)
             | Failure::Output(_)
             | Failure::Declined
+            | Failure::ThisHost { .. }
+            | Failure::FencePending { .. }
+            | Failure::HolderLives { .. }
             | Failure::WouldRefuse { .. }
             | Failure::SnapshotThere { .. }
             | Failure::NotInTrash { .. }

@@ -18,7 +18,7 @@ use volclient::MasterUrl;
 use volstore::etcd::EndpointUrl;
 use volstore::keys::{DEFAULT_PREFIX, Keys};
 
-pub use self::action::Action;
+pub use self::action::{Action, Holders};
 pub use self::error::UsageError;
 pub use self::names::SnapshotId;
 use self::names::{once, one, some};
@@ -146,11 +146,15 @@ fn action(command: Command) -> Result<Action, UsageError> {
         Command::Trash(command) => trash::action(command)?,
         Command::Mount(MountCommand::List { tenant }) => Action::MountList(tenant),
         Command::Mount(MountCommand::Get { volume }) => Action::MountGet(one(volume)?),
-        Command::Mount(MountCommand::ForceRemove { volumes, removal }) => {
-            Action::MountForceRemove(some(&volumes.volumes)?, care(removal))
+        Command::Mount(MountCommand::ForceRemove { volumes, unfenced, removal }) => {
+            let holders = if unfenced { Holders::Leave } else { Holders::Fence };
+            Action::MountForceRemove(some(&volumes.volumes)?, care(removal), holders)
         }
         Command::Host(HostCommand::List) => Action::HostList,
         Command::Host(HostCommand::Get { host }) => Action::HostGet(host),
+        Command::Host(HostCommand::Fence { hosts, removal }) => {
+            Action::HostFence(once(hosts), care(removal))
+        }
         Command::Host(HostCommand::Forget { hosts, removal }) => {
             Action::HostForget(once(hosts), care(removal))
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use volapi::doctor::{Doctor, Finding};
-use volapi::hosts::Host;
+use volapi::hosts::{Host, HostSession, HostState};
 use volapi::mounts::{Mount, MountHolder, MountState};
 use volapi::snapshots::{Schedule, Snapshot};
 use volapi::status::{Loop, Part, Schedules, Status};
@@ -244,6 +244,7 @@ impl Row for Mount {
         let state = |holder: &MountHolder| match holder.state {
             MountState::Claimed => "claimed".to_owned(),
             MountState::Mounted => "mounted".to_owned(),
+            MountState::Fencing => "fencing".to_owned(),
         };
         vec![
             self.volume.to_string(),
@@ -257,18 +258,29 @@ impl Row for Mount {
 }
 
 impl Row for Host {
-    const COLUMNS: &'static [&'static str] = &["HOST", "VERSION", "SINCE", "BOOT"];
+    const COLUMNS: &'static [&'static str] =
+        &["HOST", "STATE", "VOLUMES", "LOST", "VERSION", "SINCE", "BOOT"];
 
     fn name(&self) -> String {
         self.host.to_string()
     }
 
     fn cells(&self) -> Vec<String> {
+        let state = match self.state {
+            HostState::Live => "live",
+            HostState::Silent => "silent",
+        };
+        let of = |show: fn(&HostSession) -> String| {
+            self.session.as_ref().map_or_else(|| "-".to_owned(), show)
+        };
         vec![
             self.host.to_string(),
-            self.version.clone(),
-            date(&self.since),
-            self.boot_id.to_string(),
+            state.to_owned(),
+            self.volumes.len().to_string(),
+            self.fences.len().to_string(),
+            of(|session| session.version.clone()),
+            of(|session| date(&session.since)),
+            of(|session| session.boot_id.to_string()),
         ]
     }
 }

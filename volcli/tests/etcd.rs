@@ -74,6 +74,7 @@ async fn furnish(url: &str) {
     let holder = Holder {
         host: "h1".parse().unwrap(),
         boot: "b1".parse().unwrap(),
+        instance: None,
         state: HoldState::Mounted,
         mounts: ["m1".parse().unwrap()].into(),
         clients: vec![],

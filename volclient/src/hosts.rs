@@ -3,7 +3,8 @@
 use hyper::Method;
 use uuid::Uuid;
 use volapi::hosts::{
-    HeldLimits, Host, OpenSession, Orders, OrdersQuery, ReportOrder, SessionGranted,
+    FenceHost, HeldLimits, Host, HostFenced, OpenSession, Orders, OrdersQuery, ReportOrder,
+    SessionGranted,
 };
 use volapi::list::ListQuery;
 use volapi::{Listing, routes};
@@ -15,7 +16,7 @@ use crate::error::ClientError;
 use crate::query::Path;
 
 impl Client {
-    /// Every host with a live session, by name.
+    /// Every host with a live session, and every one that holds or has lost volumes, by name.
     pub async fn host_list(&self) -> Result<Vec<Host>, ClientError> {
         self.pages("host_list", "hosts", routes::HOSTS, ListQuery::default()).await
     }
@@ -23,6 +24,17 @@ impl Client {
     /// A host.
     pub async fn host_get(&self, host: &HostName) -> Result<Host, ClientError> {
         self.read(Call::get("host_get", subject(host), routes::host(host))).await
+    }
+
+    /// Takes all volumes from a host, and cuts it off from them. Idempotent: what it has lost already it does not
+    /// lose again.
+    pub async fn host_fence(
+        &self,
+        host: &HostName,
+        body: FenceHost,
+    ) -> Result<HostFenced, ClientError> {
+        let call = Call::new("host_fence", subject(host), Method::POST, routes::host_fence(host));
+        self.read(call.with_body(&body)).await
     }
 
     /// Ends a host's session; its claims stay.

@@ -64,10 +64,11 @@ impl Path {
     }
 
     pub(crate) fn release(self, query: &ReleaseQuery) -> Self {
-        let ReleaseQuery { host, boot_id, force } = query;
+        let ReleaseQuery { host, boot_id, force, unfenced } = query;
         self.with("host", host.as_ref().map(AsRef::as_ref))
             .with("boot_id", boot_id.as_ref().map(AsRef::as_ref))
             .with("force", force.then_some("true"))
+            .with("unsafe", unfenced.then_some("true"))
     }
 
     pub(crate) fn into_string(self) -> String {
@@ -118,10 +119,11 @@ mod tests {
             host: Some("h1".parse().unwrap()),
             boot_id: Some("b".parse().unwrap()),
             force: true,
+            unfenced: true,
         };
         assert_eq!(
             Path::new("/p").release(&release).into_string(),
-            "/p?host=h1&boot_id=b&force=true"
+            "/p?host=h1&boot_id=b&force=true&unsafe=true"
         );
     }
 }

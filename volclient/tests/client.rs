@@ -18,8 +18,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket};
-use volapi::hosts::{OpenSession, OrderState, OrdersQuery, ReportOrder};
-use volapi::mounts::{ClaimMount, MountState, ReleaseQuery};
+use volapi::hosts::{FenceHost, OpenSession, OrderState, OrdersQuery, ReportOrder};
+use volapi::mounts::{ClaimMount, ClaimState, ReleaseQuery};
 use volapi::snapshots::{CreateSnapshot, SnapshotQuery};
 use volapi::trash::RestoreTrash;
 use volapi::volumes::{AdoptVolume, CreateVolume, RemoveQuery, SetVolume, State as VolumeState};
@@ -155,7 +155,7 @@ fn reply(operation: &str) -> Response {
         "mount_ids": [], "clients": [], "since": "2026-01-02T03:04:05Z"
     });
     let host = json!({
-        "host": "h", "instance_id": uuid(), "boot_id": "b",
+        "host": "h", "state": "live", "volumes": [], "fences": [], "instance_id": uuid(), "boot_id": "b",
         "since": "2026-01-02T03:04:05Z", "version": "0", "ttl": "10s"
     });
     let part = json!({"what": "x", "ok": true, "detail": ""});
@@ -207,6 +207,7 @@ fn reply(operation: &str) -> Response {
             }]}),
         ),
         "host_get" | "host_session" => json_body(200, host),
+        "host_fence" => json_body(200, json!({"host": "h", "fenced": [], "pending": []})),
         "global_get" | "global_upload" => json_body(200, json!({"session-ttl": "10s"})),
         "status_get" => json_body(
             200,
@@ -275,7 +276,9 @@ async fn every_operation_has_its_method() {
     let claim = ClaimMount {
         host: host.clone(),
         boot_id,
-        state: MountState::Claimed,
+        instance_id: None,
+        epoch: Some(1),
+        state: ClaimState::Claimed,
         mount_ids: [].into(),
         clients: vec![],
     };
@@ -292,6 +295,8 @@ async fn every_operation_has_its_method() {
     assert_eq!((orders.at, &orders.items[0].state), (7, &OrderState::Unknown));
     client.host_order_report(&host, orders.items[0].id, &ReportOrder::Frozen).await.unwrap();
     client.host_forget(&host).await.unwrap();
+    let fenced = client.host_fence(&host, FenceHost { force: true }).await.unwrap();
+    assert_eq!(fenced.host, host);
     let session = OpenSession {
         instance_id: uuid().parse().unwrap(),
         boot_id: "b".parse().unwrap(),

@@ -206,6 +206,13 @@ impl ClaimRefusal {
     }
 }
 
+impl Holder {
+    /// Whether it still has the volume.
+    pub fn holds(&self) -> bool {
+        !matches!(self.state, HoldState::Fencing(_))
+    }
+}
+
 impl Claim {
     /// The holders with since when, for messages: `h1 holds it since 2026-…`.
     pub fn holders_shown(&self) -> String {
@@ -253,7 +260,7 @@ pub fn mount_claim(
     }
     let own = claim.and_then(|claim| claim.holder(&ask.host)).filter(|own| own.boot == ask.boot);
     if let Some(epoch) = ask.epoch {
-        let holds = own.is_some_and(|own| !matches!(own.state, HoldState::Fencing(_)));
+        let holds = own.is_some_and(Holder::holds);
         let read_only = volume.spec.sharing == Sharing::ReadOnly;
         if !holds || !(read_only || claim.is_some_and(|claim| claim.epoch == epoch)) {
             return Err(ClaimRefusal::Lost { volume: id.clone(), host: ask.host, epoch });
@@ -344,6 +351,13 @@ impl Claim {
         claim
     }
 
+    /// The claim of the others; `None` where there is nobody else.
+    pub fn without(&self, host: &HostName) -> Option<Claim> {
+        let mut claim = self.clone();
+        claim.holders.retain(|holder| holder.host != *host);
+        (!claim.holders.is_empty()).then_some(claim)
+    }
+
     /// Who is being fenced, if anybody is.
     pub fn fencing(&self) -> Option<Fencing> {
         self.holders.iter().find_map(|holder| match holder.state {
@@ -383,9 +397,8 @@ pub fn mount_release(
     let Some(claim) = claim else { return ReleaseDecision::Absent };
     let proven = session.is_some_and(|session| session.boot == *boot);
     // Who is being fenced has nothing to give back: whoever fences says when it is over.
-    let fenced = |holder: &Holder| matches!(holder.state, HoldState::Fencing(_));
     let leaves = |holder: &&Holder| {
-        holder.host == *host && (holder.boot == *boot || proven) && !fenced(holder)
+        holder.host == *host && (holder.boot == *boot || proven) && holder.holds()
     };
     if !claim.holders.iter().any(|holder| leaves(&holder)) {
         return ReleaseDecision::Absent;

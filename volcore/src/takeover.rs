@@ -89,6 +89,26 @@ impl Witness<'_> {
     }
 }
 
+/// A text that names no single Ceph client.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{given:?} is not the address of a Ceph client, as in 10.0.0.1:0/3188422143")]
+pub struct ClientAddressError {
+    /// What was given, cut to 80 characters.
+    given: String,
+}
+
+/// Checks that a text is the address of one Ceph client: `ip:port/nonce`. Port and nonce may not both be zero: Ceph
+/// takes that, on the blocklist, for every client of the machine.
+pub fn check_client(text: &str) -> Result<(), ClientAddressError> {
+    let client = text.rsplit_once('/').and_then(|(socket, nonce)| {
+        Some((socket.parse::<std::net::SocketAddr>().ok()?, nonce.parse::<u32>().ok()?))
+    });
+    match client {
+        Some((socket, nonce)) if socket.port() != 0 || nonce != 0 => Ok(()),
+        Some(_) | None => Err(ClientAddressError { given: text.chars().take(80).collect() }),
+    }
+}
+
 /// Clients of a host that were, or are to be, blocklisted, because they could write to a volume that it has lost.
 /// Kept until it is certain that none of them is left.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -196,6 +216,18 @@ mod tests {
         assert_eq!(life(false, held(), again), Life::Over(End::Rebooted));
         let never = holder("h1", "b1", None);
         assert_eq!(life(true, never, None), Life::Unproven(Silence::NeverHeard));
+    }
+
+    #[test]
+    fn one_client_is_told_from_a_machine() {
+        for address in ["10.0.0.1:0/3188422143", "[fd00::1]:6800/7", "127.0.0.1:6789/0"] {
+            assert_eq!(check_client(address), Ok(()));
+        }
+        for address in
+            ["10.0.0.1:0/0", "10.0.0.0/24", "10.0.0.1", "10.0.0.1:0", "h1:0/7", "10.0.0.1:0/-1", ""]
+        {
+            assert!(check_client(address).is_err(), "{address}");
+        }
     }
 
     #[test]

@@ -5,10 +5,12 @@
 //! `volcore`; nothing here knows of HTTP.
 
 pub mod doctor;
+pub mod fencing;
 pub mod global;
 pub mod hosts;
 pub mod mounts;
 pub mod orders;
+pub mod presence;
 pub mod schedules;
 pub mod snapshots;
 pub mod status;
@@ -71,6 +73,8 @@ pub struct App {
     pub(crate) default_pool: PoolName,
     pub(crate) mirrors: Mirrors,
     pub(crate) in_hand: InHand,
+    pub(crate) presence: presence::Presence,
+    pub(crate) fencing: fencing::Turns,
     pub(crate) copying: copying::Copying,
     pub(crate) loops: Loops,
     pub(crate) tasks: TaskTracker,
@@ -120,6 +124,8 @@ impl App {
             images,
             default_pool,
             in_hand: InHand::default(),
+            presence: presence::Presence::default(),
+            fencing: fencing::Turns::default(),
             copying: copying::Copying::default(),
             loops: Loops::default(),
             tasks: TaskTracker::new(),
@@ -152,21 +158,34 @@ impl App {
     /// Waits until a volume's record is no longer the one of revision `at`, at most so long. It may
     /// return early: the caller reads the record again.
     pub(crate) async fn volume_changed(&self, id: &VolumeId, at: Revision, bound: Duration) {
-        let key = self.records.keys().volume(id);
-        let mirror = &self.mirrors.volumes;
-        let watch = async {
-            loop {
-                let seen = mirror.revision();
-                let shown = mirror.get(&key).map(|kept| kept.revision);
-                if seen > at && shown != Some(at) {
-                    return;
-                }
-                mirror.at_least(Revision(seen.0 + 1), bound).await;
-            }
-        };
-        // Cancel-safe: the mirror is only looked at. Out of time is no error.
-        tokio::time::timeout(bound, watch).await.unwrap_or_default();
+        changed(&self.mirrors.volumes, &self.records.keys().volume(id), at, bound).await;
     }
+
+    /// The same for the claim on a volume.
+    pub(crate) async fn claim_changed(&self, id: &VolumeId, at: Revision, bound: Duration) {
+        changed(&self.mirrors.mounts, &self.records.keys().mount(id), at, bound).await;
+    }
+}
+
+/// Waits until the record at a key is no longer the one of revision `at`, at most so long.
+async fn changed<T: Send + Sync + 'static>(
+    mirror: &Mirror<T>,
+    key: &Key,
+    at: Revision,
+    bound: Duration,
+) {
+    let watch = async {
+        loop {
+            let seen = mirror.revision();
+            let shown = mirror.get(key).map(|kept| kept.revision);
+            if seen > at && shown != Some(at) {
+                return;
+            }
+            mirror.at_least(Revision(seen.0 + 1), bound).await;
+        }
+    };
+    // Cancel-safe: the mirror is only looked at. Out of time is no error.
+    tokio::time::timeout(bound, watch).await.unwrap_or_default();
 }
 
 /// Makes sure that mirrors show what was acknowledged before, by whichever volmaster.

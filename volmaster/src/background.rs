@@ -3,6 +3,7 @@
 //! Periodic and nudged, without input, idempotent. Two volmasters may run them on one store at the
 //! same time: every commit has a precondition, every call of the image driver can be repeated.
 
+mod fencing;
 mod flattening;
 mod trash;
 mod unfinished;
@@ -18,7 +19,7 @@ use volstore::store::StoreError;
 
 use crate::app::snapshots::SnapshotError;
 use crate::app::volumes::VolumeError;
-use crate::app::{App, Failing, ListError, LoopName, store_kind};
+use crate::app::{App, Failing, ListError, LoopName, presence, store_kind};
 
 pub use unfinished::Seen;
 
@@ -72,6 +73,7 @@ pub(crate) struct Pass {
 
 /// Starts all reconcilers. They end with [`App::shutdown`].
 pub fn start(app: &Arc<App>) {
+    app.tasks.spawn(presence::run(app.clone()));
     for name in LoopName::ALL {
         app.tasks.spawn(run(app.clone(), name));
     }
@@ -90,7 +92,7 @@ pub async fn once(app: &Arc<App>, name: LoopName, seen: &mut Seen) -> Result<(),
 async fn run(app: Arc<App>, name: LoopName) {
     let mut seen = Seen::default();
     let period = match name {
-        LoopName::Volumes | LoopName::Trash | LoopName::Flattening => PERIOD,
+        LoopName::Volumes | LoopName::Trash | LoopName::Flattening | LoopName::Fencing => PERIOD,
         LoopName::Unfinished => UNFINISHED_PERIOD,
     };
     loop {
@@ -116,6 +118,7 @@ async fn pass(
         LoopName::Volumes => volumes::pass(app).await,
         LoopName::Trash => trash::pass(app).await,
         LoopName::Flattening => flattening::pass(app).await,
+        LoopName::Fencing => fencing::pass(app).await,
         LoopName::Unfinished => unfinished::pass(app, seen).await,
     };
     let (shown, tasks) = match outcome {

@@ -105,6 +105,7 @@ pub fn router(app: Arc<App>, limits: Limits) -> Router {
         .route(routes::HOST_LIMITS, get(hosts::host_limit_list))
         .route(routes::HOST_ORDERS, get(hosts::host_order_list))
         .route(routes::HOST_ORDER, put(hosts::host_order_report))
+        .route(routes::HOST_FENCE, post(hosts::host_fence))
         .route(routes::HOST_SESSION, put(hosts::host_session))
         .route(routes::GLOBAL, get(global::global_get).put(global::global_upload))
         .route(routes::DOCTOR, get(doctor::doctor_get).merge(post(doctor::doctor_fix)))

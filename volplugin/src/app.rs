@@ -26,6 +26,7 @@ use crate::app::cache::Cache;
 use crate::app::changes::Stunted;
 use crate::app::orders::Obeying;
 use crate::host::locks::Locks;
+use crate::host::standing::Standing;
 use crate::host::uses::Uses;
 use crate::master::Master;
 
@@ -42,6 +43,8 @@ pub mod within {
     pub const LOOK: Duration = Duration::from_millis(800);
     /// The volume and the claim before a mount.
     pub const CLAIM: Duration = Duration::from_secs(15);
+    /// Waiting for the session without which nothing is mounted: at the start it is being opened.
+    pub const SESSION: Duration = Duration::from_secs(8);
     /// Giving a claim back; the background goes on where this ends.
     pub const RELEASE: Duration = Duration::from_secs(8);
     /// Looking for orders, which is answered when there is news; with several masters each gets its share.
@@ -81,6 +84,8 @@ pub struct Plugin {
     pub access: Access,
     /// Whose a plain name is.
     pub default_tenant: Option<TenantName>,
+    /// Whether this host may mount.
+    pub standing: Standing,
     /// Wakes the reconciler.
     pub nudge: tokio::sync::Notify,
     /// What could not grow a short while ago.

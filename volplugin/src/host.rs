@@ -2,4 +2,5 @@
 
 pub mod identity;
 pub mod locks;
+pub mod standing;
 pub mod uses;

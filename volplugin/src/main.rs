@@ -23,6 +23,7 @@ use volplugin::docker::server::serve;
 use volplugin::docker::socket::PluginSocket;
 use volplugin::host::identity::Identity;
 use volplugin::host::locks::Locks;
+use volplugin::host::standing::Standing;
 use volplugin::host::uses::Uses;
 use volstorage::linux::{Deadlines, LinuxHost, LinuxHostConfig};
 
@@ -75,6 +76,7 @@ async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
         mount_root: config.mount_root,
         access: config.access,
         default_tenant: config.default_tenant,
+        standing: Standing::default(),
         nudge: tokio::sync::Notify::new(),
         stunted: Stunted::default(),
         obeying: Obeying::default(),

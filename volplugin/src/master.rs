@@ -42,6 +42,11 @@ impl MasterError {
         matches!(self, MasterError::Refused { kind: Kind::NotFound, .. })
     }
 
+    /// True where this host has lost what it says that it holds.
+    pub fn is_lost(&self) -> bool {
+        matches!(self, MasterError::Refused { kind: Kind::Precondition, .. })
+    }
+
     /// True where nothing is known: no answer, or volmaster in turn cannot reach what it needs.
     pub fn is_unknown(&self) -> bool {
         match self {
@@ -219,8 +224,8 @@ impl Master for Client {
         boot: &BootId,
         within: Duration,
     ) -> Result<(), MasterError> {
-        let query =
-            ReleaseQuery { host: Some(host.clone()), boot_id: Some(boot.clone()), force: false };
+        let (host, boot_id) = (Some(host.clone()), Some(boot.clone()));
+        let query = ReleaseQuery { host, boot_id, ..ReleaseQuery::default() };
         Ok(self.within(within).mount_release(id, &query).await?)
     }
 

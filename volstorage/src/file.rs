@@ -16,6 +16,7 @@ mod stock;
 mod store;
 mod xattr;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -137,8 +138,28 @@ impl ImageDriver for FileImages {
         Ok(())
     }
 
-    async fn fence(&self, _image: &ImageName) -> Result<Vec<String>, ImageError> {
-        Ok(Vec::new())
+    fn fences(&self) -> bool {
+        false
+    }
+
+    async fn lock_owner(&self, _image: &ImageName) -> Result<Option<String>, ImageError> {
+        Ok(None)
+    }
+
+    async fn fence(&self, _clients: &BTreeSet<String>) -> Result<(), ImageError> {
+        Ok(())
+    }
+
+    async fn break_lock(
+        &self,
+        _image: &ImageName,
+        _clients: &BTreeSet<String>,
+    ) -> Result<(), ImageError> {
+        Ok(())
+    }
+
+    async fn unfence(&self, _clients: &BTreeSet<String>) -> Result<(), ImageError> {
+        Ok(())
     }
 
     async fn free(&self, _image: &ImageName) -> Result<(), ImageError> {

@@ -16,6 +16,7 @@ mod snapshots;
 mod stock;
 mod taking;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -362,13 +363,43 @@ impl ImageDriver for RbdImages {
         self.connection.call(&action, CALL, limit).await
     }
 
-    async fn fence(&self, image: &ImageName) -> Result<Vec<String>, ImageError> {
-        let action = format!("fence the clients of image {image}");
-        let (image, faults) = (image.clone(), self.faults.clone());
+    fn fences(&self) -> bool {
+        true
+    }
+
+    async fn lock_owner(&self, image: &ImageName) -> Result<Option<String>, ImageError> {
+        let (action, image) = (format!("look who has locked image {image}"), image.clone());
+        let look = move |session: &Session| holders::lock_owner(session, &image);
+        self.connection.call(&action, CALL, look).await
+    }
+
+    async fn fence(&self, clients: &BTreeSet<String>) -> Result<(), ImageError> {
+        let (clients, faults) = (clients.clone(), self.faults.clone());
         let fence = move |session: &Session| {
-            faults.effect("fence the clients", || holders::fence(session, &image))
+            faults.effect("fence the clients", || holders::fence(session, &clients))
         };
-        self.connection.call(&action, CALL, fence).await
+        self.connection.call("fence clients", CALL, fence).await
+    }
+
+    async fn break_lock(
+        &self,
+        image: &ImageName,
+        clients: &BTreeSet<String>,
+    ) -> Result<(), ImageError> {
+        let action = format!("break the lock of image {image}");
+        let (image, clients, faults) = (image.clone(), clients.clone(), self.faults.clone());
+        let unlock = move |session: &Session| {
+            faults.effect("break the lock", || holders::break_lock(session, &image, &clients))
+        };
+        self.connection.call(&action, CALL, unlock).await
+    }
+
+    async fn unfence(&self, clients: &BTreeSet<String>) -> Result<(), ImageError> {
+        let (clients, faults) = (clients.clone(), self.faults.clone());
+        let unfence = move |session: &Session| {
+            faults.effect("let clients in again", || holders::unfence(session, &clients))
+        };
+        self.connection.call("let clients in again", CALL, unfence).await
     }
 
     async fn free(&self, image: &ImageName) -> Result<(), ImageError> {

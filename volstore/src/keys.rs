@@ -20,6 +20,7 @@
 //! .head                         (kept by the etcd store alone, see `etcd`)
 //! ```
 
+use volcore::host::MasterId;
 use volcore::name::{HostName, TenantName, VolumeId, VolumeName};
 
 use crate::store::Key;
@@ -63,6 +64,10 @@ pub enum Place {
     Order(VolumeId),
     /// A host's session.
     Host(HostName),
+    /// A volmaster that lives.
+    Master(MasterId),
+    /// What a host has lost of a volume under an epoch.
+    Fence(HostName, VolumeId, u64),
     /// An image on its way out.
     Trash(String),
     /// The settings for all.
@@ -174,6 +179,32 @@ impl Keys {
         self.key("hosts/")
     }
 
+    /// A volmaster that lives.
+    pub fn master(&self, id: MasterId) -> Key {
+        self.key(&format!("masters/{}", id.0))
+    }
+
+    /// All volmasters that live, as a prefix.
+    pub fn masters(&self) -> Key {
+        self.key("masters/")
+    }
+
+    /// The clients of a host that were cut off from a volume which it held under this epoch. Twenty digits, so that
+    /// the order of the keys is the order of the epochs.
+    pub fn fence(&self, host: &HostName, id: &VolumeId, epoch: u64) -> Key {
+        self.key(&format!("fences/{host}/{}/{}/{epoch:020}", id.tenant, id.volume))
+    }
+
+    /// What a host has lost, as a prefix.
+    pub fn fences_of(&self, host: &HostName) -> Key {
+        self.key(&format!("fences/{host}/"))
+    }
+
+    /// What all hosts have lost, as a prefix.
+    pub fn fences(&self) -> Key {
+        self.key("fences/")
+    }
+
     /// An image on its way out. `id` is ours (never user input) and has no slash.
     pub fn trash(&self, id: &str) -> Key {
         debug_assert!(!id.is_empty() && !id.contains('/'), "a trash id is one segment: {id:?}");
@@ -202,7 +233,7 @@ impl Keys {
             "tenants" => Place::Tenant(parts.next()?.parse().ok()?),
             "tenant-revisions" => {
                 let tenant = parts.next()?.parse().ok()?;
-                Place::TenantRevision(tenant, number(parts.next()?)?)
+                Place::TenantRevision(tenant, digits(parts.next()?, 10)?)
             }
             "volumes" => Place::Volume(volume_id(&mut parts)?),
             "mounts" => Place::Mount(volume_id(&mut parts)?),
@@ -210,6 +241,12 @@ impl Keys {
             "snapshots" => Place::Snapshots(volume_id(&mut parts)?),
             "orders" => Place::Order(volume_id(&mut parts)?),
             "hosts" => Place::Host(parts.next()?.parse().ok()?),
+            "masters" => Place::Master(MasterId(parts.next()?.parse().ok()?)),
+            "fences" => {
+                let host = parts.next()?.parse().ok()?;
+                let id = volume_id(&mut parts)?;
+                Place::Fence(host, id, digits(parts.next()?, 20)?)
+            }
             "trash" => Place::Trash(parts.next().filter(|id| !id.is_empty())?.to_owned()),
             "global" => Place::Global,
             _ => return None,
@@ -228,8 +265,9 @@ fn volume_id<'a>(parts: &mut impl Iterator<Item = &'a str>) -> Option<VolumeId> 
     Some(VolumeId::new(tenant, volume))
 }
 
-fn number(text: &str) -> Option<u32> {
-    (text.len() == 10 && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok())?
+/// A number of exactly so many digits.
+fn digits<T: std::str::FromStr>(text: &str, count: usize) -> Option<T> {
+    (text.len() == count && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok())?
 }
 
 fn broken_rule(prefix: &str) -> Option<&'static str> {
@@ -281,6 +319,11 @@ mod tests {
             keys.orders(),
             keys.host(&"host-1.example".parse().unwrap()),
             keys.hosts(),
+            keys.master(MasterId(uuid::Uuid::from_u128(7))),
+            keys.masters(),
+            keys.fence(&"host-1.example".parse().unwrap(), &id("tenant1/db.data"), 3),
+            keys.fences_of(&"host-1.example".parse().unwrap()),
+            keys.fences(),
             keys.trash("6f9619ff"),
             keys.trash_all(),
             keys.global(),
@@ -306,6 +349,11 @@ mod tests {
         /volplugin/orders/
         /volplugin/hosts/host-1.example
         /volplugin/hosts/
+        /volplugin/masters/00000000-0000-0000-0000-000000000007
+        /volplugin/masters/
+        /volplugin/fences/host-1.example/tenant1/db.data/00000000000000000003
+        /volplugin/fences/host-1.example/
+        /volplugin/fences/
         /volplugin/trash/6f9619ff
         /volplugin/trash/
         /volplugin/global
@@ -327,6 +375,8 @@ mod tests {
             (keys.snapshots(&id("t/v")), Place::Snapshots(id("t/v"))),
             (keys.order(&id("t/v")), Place::Order(id("t/v"))),
             (keys.host(&h), Place::Host(h.clone())),
+            (keys.master(MasterId(uuid::Uuid::nil())), Place::Master(MasterId(uuid::Uuid::nil()))),
+            (keys.fence(&h, &id("t/v"), u64::MAX), Place::Fence(h.clone(), id("t/v"), u64::MAX)),
             (keys.trash("x"), Place::Trash("x".to_owned())),
             (keys.global(), Place::Global),
         ];

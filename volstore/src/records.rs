@@ -10,6 +10,7 @@
 
 mod changes;
 mod claims;
+mod fences;
 mod orders;
 mod repository;
 mod snapshots;
@@ -29,6 +30,7 @@ use crate::store::{Entry, Key, LeaseId, StoreError};
 
 pub use changes::Changes;
 pub use claims::{StoredClaim, StoredEpoch, StoredHoldState, StoredHolder};
+pub use fences::{StoredFence, StoredMaster};
 pub use orders::{LeasedOrder, StoredOrder};
 pub use repository::{Records, Versioned};
 pub use snapshots::StoredSnapshotLog;

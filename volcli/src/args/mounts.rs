@@ -44,12 +44,15 @@ pub enum MountCommand {
     /// Fence whoever holds volumes, and clear their claims
     ///
     /// For hosts that are gone for good. On Ceph the holder is cut off from the image first: should it
-    /// still run, its containers get errors, and what they have not synced is lost. With --etcd
-    /// nobody is fenced: be sure that the host is off.
+    /// still run, its containers get errors, and what they have not synced is lost. A holder that lives is
+    /// refused without --yes. With --unsafe or --etcd nobody is fenced: be sure that the host is off.
     #[command(after_help = FORCE_REMOVE_EXAMPLES)]
     ForceRemove {
         #[command(flatten)]
         volumes: SomeVolumes,
+        /// Clear the claims and cut nobody off: only when the hosts are surely off
+        #[arg(long = "unsafe")]
+        unfenced: bool,
         #[command(flatten)]
         removal: Removal,
     },

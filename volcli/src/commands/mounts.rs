@@ -1,13 +1,16 @@
 //! `volcli mount …`
 
+use volapi::hosts::HostState;
 use volapi::mounts::Mount;
-use volcore::name::{TenantName, VolumeId};
+use volcore::name::{HostName, TenantName, VolumeId};
 
 use super::Context;
-use super::removal::{Words, each};
+use super::removal::{Words, each, is_insisted};
+use super::this_host;
+use crate::backend::Backend;
 use crate::failure::{Exit, Failure};
 use crate::output;
-use crate::plan::Care;
+use crate::plan::{Care, Holders};
 use crate::rows::date;
 
 pub async fn list(context: &Context, tenant: Option<&TenantName>) -> Result<Exit, Failure> {
@@ -41,13 +44,36 @@ async fn standing(context: &Context, id: &VolumeId) -> Result<Option<Mount>, Fai
     }
 }
 
+/// Who lives loses nothing by mistake, and this machine nothing at all. Without a volmaster nobody knows who lives.
+async fn refuse_living(context: &Context, mount: &Mount, care: Care) -> Result<(), Failure> {
+    if let Some(holder) = mount.holders().find(|holder| this_host::is(&holder.host)) {
+        return Err(Failure::ThisHost { host: holder.host.clone() });
+    }
+    let Backend::Master(client) = &context.backend else { return Ok(()) };
+    if is_insisted(care) {
+        return Ok(());
+    }
+    let live = client.host_list().await?;
+    let lives = |host: &HostName| {
+        live.iter().any(|known| known.host == *host && known.state == HostState::Live)
+    };
+    match mount.holders().find(|holder| lives(&holder.host)) {
+        Some(holder) => {
+            let (volume, host) = (mount.volume.clone(), holder.host.clone());
+            Err(Failure::HolderLives { volume, host })
+        }
+        None => Ok(()),
+    }
+}
+
 /// Who held it is read first: after the removal nobody knows any more.
 pub async fn force_remove(
     context: &Context,
     ids: &[VolumeId],
     care: Care,
+    holders_are: Holders,
 ) -> Result<Exit, Failure> {
-    let fences = context.backend.fences();
+    let fences = context.backend.fences() && holders_are == Holders::Fence;
     let words = Words::removal("mount", &|names| {
         format!(
             "Clear {names}? Containers that still use it there lose what they have not synced, and on local \
@@ -56,14 +82,16 @@ pub async fn force_remove(
     });
     let remove = async |id: &VolumeId| {
         let mount = standing(context, id).await?;
+        if let Some(mount) = &mount {
+            refuse_living(context, mount, care).await?;
+        }
         if mount.is_some() || fences {
-            context.backend.mount_force_remove(id).await?;
+            context.backend.mount_force_remove(id, holders_are).await?;
         }
         Ok(match (mount, fences) {
             (None, false) => NOBODY.to_owned(),
             (None, true) => {
-                "nobody held it; on Ceph, clients that had its image open or locked are fenced"
-                    .to_owned()
+                "nobody held it; on Ceph, a client that had its image locked is fenced".to_owned()
             }
             (Some(mount), true) => {
                 format!(
@@ -82,7 +110,7 @@ pub async fn force_remove(
         Ok(match (standing(context, id).await?, fences) {
             (None, false) => NOBODY.to_owned(),
             (None, true) => {
-                "nobody holds it; on Ceph, clients that have its image open or locked would be fenced"
+                "nobody holds it; on Ceph, a client that has its image locked would be fenced"
                     .to_owned()
             }
             (Some(mount), true) => {

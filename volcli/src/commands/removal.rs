@@ -137,9 +137,24 @@ pub async fn fates<T: Display>(
     Ok(fates)
 }
 
+/// Whether somebody has said that it is to be done even to what lives: by `--yes`, or on a terminal by the answer to
+/// the question, which was asked before.
+pub fn is_insisted(care: Care) -> bool {
+    match care {
+        Care::Go => true,
+        Care::Ask => is_asked(),
+        Care::DryRun => false,
+    }
+}
+
+/// Whether there is somebody who can be asked.
+fn is_asked() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
 /// Asks on a terminal. Elsewhere there is nobody to ask, and scripts mean what they say.
 fn confirmed<T: Display>(words: &Words<'_>, names: &[T]) -> bool {
-    if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+    if !is_asked() {
         return true;
     }
     let plural = if names.len() == 1 { "" } else { "s" };

@@ -50,6 +50,7 @@ async fn furnish(direct: &Direct) {
     let holder = Holder {
         host: "h1".parse().unwrap(),
         boot: "b1".parse().unwrap(),
+        instance: None,
         state: HoldState::Mounted,
         mounts: ["m1".parse().unwrap()].into(),
         clients: vec![],

@@ -10,6 +10,15 @@ use volcore::name::{HostName, TenantName, VolumeId};
 use super::{Care, Purge, SnapshotId, Source, Waiting};
 use crate::args::TrashId;
 
+/// What happens to those who hold what is cleared by force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holders {
+    /// They are cut off first.
+    Fence,
+    /// Nothing.
+    Leave,
+}
+
 /// What is to be done.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
@@ -76,11 +85,13 @@ pub enum Action {
     /// `mount get`
     MountGet(VolumeId),
     /// `mount force-remove`
-    MountForceRemove(Vec<VolumeId>, Care),
+    MountForceRemove(Vec<VolumeId>, Care, Holders),
     /// `host list`
     HostList,
     /// `host get`
     HostGet(HostName),
+    /// `host fence`
+    HostFence(Vec<HostName>, Care),
     /// `host forget`
     HostForget(Vec<HostName>, Care),
     /// `global get`
@@ -139,6 +150,7 @@ impl Action {
             | Action::TrashPurge(..)
             | Action::HostList
             | Action::HostGet(_)
+            | Action::HostFence(..)
             | Action::HostForget(..)
             | Action::GlobalGet
             | Action::GlobalUpload(_)

@@ -110,7 +110,8 @@ impl Fake {
     /// Gives a host a session.
     pub fn session(&self, host: &str) {
         let session = json!({
-            "host": host, "instance_id": UID, "boot_id": "b1", "since": WHEN, "version": "0.1.0"
+            "host": host, "state": "live", "volumes": ["t/a"], "fences": [],
+            "instance_id": UID, "boot_id": "b1", "since": WHEN, "version": "0.1.0"
         });
         self.data.lock().unwrap().hosts.insert(host.to_owned(), session);
     }
@@ -138,6 +139,7 @@ fn router(data: Shared) -> Router {
         .route(routes::MOUNT, get(mount_get).delete(mount_release))
         .route(routes::HOSTS, get(host_list))
         .route(routes::HOST, get(host_get).delete(host_forget))
+        .route(routes::HOST_FENCE, post(host_fence))
         .route(routes::GLOBAL, get(global_get).put(global_upload))
         .route(routes::STATUS, get(status_get))
         .layer(axum::middleware::from_fn_with_state(data.clone(), note))
@@ -475,6 +477,20 @@ async fn host_get(State(data): State<Shared>, Path(host): Path<String>) -> Respo
 
 async fn host_forget(State(data): State<Shared>, Path(host): Path<String>) -> Response {
     gone(&format!("host {host}"), data.lock().unwrap().hosts.remove(&host))
+}
+
+async fn host_fence(State(data): State<Shared>, Path(host): Path<String>, body: Bytes) -> Response {
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    let mut data = data.lock().unwrap();
+    let Some(known) = data.hosts.get_mut(&host) else {
+        return refuse(Kind::NotFound, format!("host {host} is not known"));
+    };
+    if known["state"] == "live" && body["force"] != true {
+        return refuse(Kind::InUse, format!("host {host} lives"));
+    }
+    known["state"] = json!("silent");
+    let fence = json!({"volume": "t/a", "epoch": 3, "clients": ["10.0.0.1:0/7"], "since": WHEN});
+    reply(200, json!({"host": host, "fenced": [fence], "pending": []}))
 }
 
 async fn global_get(State(data): State<Shared>) -> Response {

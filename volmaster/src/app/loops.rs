@@ -30,12 +30,19 @@ pub enum LoopName {
     Trash,
     /// Flattens clones.
     Flattening,
+    /// Finishes fencing, and ends it where nothing is left to be kept out.
+    Fencing,
 }
 
 impl LoopName {
     /// All of them.
-    pub const ALL: [LoopName; 4] =
-        [LoopName::Volumes, LoopName::Unfinished, LoopName::Trash, LoopName::Flattening];
+    pub const ALL: [LoopName; 5] = [
+        LoopName::Volumes,
+        LoopName::Unfinished,
+        LoopName::Trash,
+        LoopName::Flattening,
+        LoopName::Fencing,
+    ];
 
     /// As `/v1/status` shows it.
     pub fn as_str(self) -> &'static str {
@@ -44,6 +51,7 @@ impl LoopName {
             LoopName::Unfinished => "unfinished",
             LoopName::Trash => "trash",
             LoopName::Flattening => "flattening",
+            LoopName::Fencing => "fencing",
         }
     }
 }
@@ -55,6 +63,7 @@ pub struct Loops {
     unfinished: Cell,
     trash: Cell,
     flattening: Cell,
+    fencing: Cell,
 }
 
 impl Default for Loops {
@@ -64,6 +73,7 @@ impl Default for Loops {
             unfinished: Cell::new(AT_A_TIME),
             trash: Cell::new(AT_A_TIME),
             flattening: Cell::new(FLATTENINGS),
+            fencing: Cell::new(AT_A_TIME),
         }
     }
 }
@@ -131,6 +141,7 @@ impl Loops {
             LoopName::Unfinished => &self.unfinished,
             LoopName::Trash => &self.trash,
             LoopName::Flattening => &self.flattening,
+            LoopName::Fencing => &self.fencing,
         }
     }
 
@@ -149,7 +160,7 @@ impl Loops {
     }
 
     /// How often each has run and failed, for the metrics.
-    pub(crate) fn counts(&self) -> [(LoopName, u64, u64); 4] {
+    pub(crate) fn counts(&self) -> [(LoopName, u64, u64); 5] {
         LoopName::ALL.map(|name| {
             let shown = self.of(name).shown();
             (name, shown.state.runs, shown.failures)

@@ -7,7 +7,8 @@ use axum::extract::State;
 use axum::response::Response;
 use uuid::Uuid;
 use volapi::hosts::{
-    HeldLimits, Host, OpenSession, Order, Orders, OrdersQuery, ReportOrder, SessionGranted,
+    FenceHost, HeldLimits, Host, HostFence, HostFenced, HostSession, HostState, OpenSession, Order,
+    Orders, OrdersQuery, PendingFence, ReportOrder, SessionGranted,
 };
 use volapi::list::Listing;
 use volcore::name::HostName;
@@ -16,12 +17,12 @@ use volcore::volume::Volume;
 use super::Shared;
 use super::answer::{Failure, done, ok};
 use super::ask::{Json, NoQuery, Of, Query};
-use crate::app::hosts::{self, SessionAsk};
+use crate::app::hosts::{self, Fenced, Known, SessionAsk, WhileLive};
 use crate::app::orders;
 
 pub(super) async fn host_list(State(http): State<Shared>, _: NoQuery) -> Result<Response, Failure> {
-    let sessions = hosts::host_list(&http.app).await?;
-    Ok(ok(&Listing::whole(sessions.into_iter().map(Host::from).collect())))
+    let known = hosts::host_list(&http.app).await?;
+    Ok(ok(&Listing::whole(known.into_iter().map(shown).collect())))
 }
 
 pub(super) async fn host_get(
@@ -29,8 +30,31 @@ pub(super) async fn host_get(
     Of(host): Of<HostName>,
     _: NoQuery,
 ) -> Result<Response, Failure> {
-    let session = hosts::host_get(&http.app, &host).await?;
-    Ok(ok(&Host::from(session)))
+    Ok(ok(&shown(hosts::host_get(&http.app, &host).await?)))
+}
+
+fn shown(known: Known) -> Host {
+    let Known { host, session, volumes, fences } = known;
+    let state = if session.is_some() { HostState::Live } else { HostState::Silent };
+    let fences = fences.into_iter().map(HostFence::from).collect();
+    Host { host, state, session: session.map(HostSession::from), volumes, fences }
+}
+
+pub(super) async fn host_fence(
+    State(http): State<Shared>,
+    Of(host): Of<HostName>,
+    _: NoQuery,
+    Json(body): Json<FenceHost>,
+) -> Result<Response, Failure> {
+    let live = if body.force { WhileLive::Fence } else { WhileLive::Refuse };
+    let (app, label) = (http.app.clone(), host.clone());
+    let work = async move { hosts::host_fence(&app, &label, live).await };
+    let Fenced { fenced, pending } = http.app.detached(work).await??;
+    let pending = pending
+        .into_iter()
+        .map(|(volume, error)| PendingFence { volume, reason: volapi::problem::chain(&error) });
+    let fenced = fenced.into_iter().map(HostFence::from).collect();
+    Ok(ok(&HostFenced { host, fenced, pending: pending.collect() }))
 }
 
 pub(super) async fn host_limit_list(
@@ -39,9 +63,10 @@ pub(super) async fn host_limit_list(
     _: NoQuery,
 ) -> Result<Response, Failure> {
     let held = hosts::host_limit_list(&http.app, &host).await?;
-    let one = |volume: Arc<Volume>| HeldLimits {
+    let one = |(volume, epoch): (Arc<Volume>, u64)| HeldLimits {
         volume: volume.id.clone(),
         uid: volume.uid,
+        epoch,
         size: volume.spec.size.bytes(),
         rate_limit: (&volume.spec.rate_limits).into(),
     };
@@ -83,7 +108,8 @@ pub(super) async fn host_session(
     let app = http.app.clone();
     let work = async move { hosts::host_session(&app, &host, &ask).await };
     let (session, ttl) = http.app.detached(work).await??;
-    Ok(ok(&SessionGranted { host: Host::from(session), ttl }))
+    let host = session.host.clone();
+    Ok(ok(&SessionGranted { host, session: HostSession::from(session), ttl }))
 }
 
 pub(super) async fn host_forget(

@@ -63,13 +63,19 @@ pub(super) async fn mount_release(
     Query(query): Query<ReleaseQuery>,
 ) -> Result<Response, Failure> {
     let ask = match query {
-        ReleaseQuery { host: Some(host), boot_id: Some(boot), force: false } => {
+        ReleaseQuery { host: Some(host), boot_id: Some(boot), force: false, unfenced: false } => {
             ReleaseAsk::Holder { host, boot }
         }
-        ReleaseQuery { host: None, boot_id: None, force: true } => ReleaseAsk::Force,
+        ReleaseQuery { host: None, boot_id: None, force: true, unfenced } => {
+            if unfenced {
+                ReleaseAsk::Unsafe
+            } else {
+                ReleaseAsk::Force
+            }
+        }
         ReleaseQuery { .. } => {
             return Err(Failure::invalid(
-                "a release is by its holder (host and boot_id), or of the whole claim (force=true)",
+                "a release is by its holder (host and boot_id), or of the whole claim (force=true, with unsafe=true without fencing)",
             ));
         }
     };

@@ -202,7 +202,7 @@ async fn queries() {
     get("/v1/tenants?tenant=t").await;
     get("/v1/mounts?limit=0").await;
     let delete = async |path: &str| refusal(client, "DELETE", path, "").await;
-    insta::assert_snapshot!(delete("/v1/mounts/t/v").await, @"a release is by its holder (host and boot_id), or of the whole claim (force=true)");
+    insta::assert_snapshot!(delete("/v1/mounts/t/v").await, @"a release is by its holder (host and boot_id), or of the whole claim (force=true, with unsafe=true without fencing)");
     delete("/v1/mounts/t/v?host=h1").await;
     delete("/v1/mounts/t/v?host=h1&boot_id=b1&force=true").await;
     delete("/v1/mounts/t/v?force=yes").await;

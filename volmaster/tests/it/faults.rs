@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use volcore::claim::{ClaimAsk, HoldState};
+use volcore::claim::{ClaimAsk, Reached};
 use volcore::name::VolumeId;
 use volmaster::app::mounts::{Granted, ReleaseAsk, mount_claim, mount_release, mount_sync};
 use volmaster::app::tenants::{tenant_sync, tenant_upload};
@@ -54,6 +54,17 @@ impl Run {
     pub async fn arm(stage: &Stage, wrong: Wrong, nth: usize) -> Run {
         let mortal = Mortal::new(stage);
         let app = mortal.app(stage);
+        Run::arm_on(stage, mortal, app, wrong, nth).await
+    }
+
+    /// The same with a process that has been there for a while.
+    pub async fn arm_on(
+        stage: &Stage,
+        mortal: Mortal,
+        app: Arc<App>,
+        wrong: Wrong,
+        nth: usize,
+    ) -> Run {
         // So that the mirrors have made their reads before they are counted.
         volume_sync(&app).await.unwrap();
         mount_sync(&app).await.unwrap();
@@ -114,7 +125,9 @@ pub fn ask(host: &str) -> ClaimAsk {
     ClaimAsk {
         host: host.parse().unwrap(),
         boot: format!("boot-of-{host}").parse().unwrap(),
-        state: HoldState::Claimed,
+        instance: None,
+        epoch: None,
+        state: Reached::Claimed,
         mounts: ["m1".parse().unwrap()].into(),
         clients: vec![],
     }

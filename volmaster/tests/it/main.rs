@@ -18,4 +18,5 @@ mod routes;
 mod set;
 mod snapshots;
 mod stage;
+mod takeover;
 mod trash;

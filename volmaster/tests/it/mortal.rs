@@ -1,6 +1,6 @@
 //! A process that can die at any effect.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -294,9 +294,32 @@ impl ImageDriver for Mortal {
         self.images.free(image).await
     }
 
-    async fn fence(&self, image: &ImageName) -> Result<Vec<String>, ImageError> {
+    fn fences(&self) -> bool {
+        self.images.fences()
+    }
+
+    async fn lock_owner(&self, image: &ImageName) -> Result<Option<String>, ImageError> {
         self.images_answer().await;
-        self.answered(self.images.fence(image).await).await
+        self.images.lock_owner(image).await
+    }
+
+    async fn fence(&self, clients: &BTreeSet<String>) -> Result<(), ImageError> {
+        self.images_answer().await;
+        self.answered(self.images.fence(clients).await).await
+    }
+
+    async fn break_lock(
+        &self,
+        image: &ImageName,
+        clients: &BTreeSet<String>,
+    ) -> Result<(), ImageError> {
+        self.images_answer().await;
+        self.answered(self.images.break_lock(image, clients).await).await
+    }
+
+    async fn unfence(&self, clients: &BTreeSet<String>) -> Result<(), ImageError> {
+        self.images_answer().await;
+        self.answered(self.images.unfence(clients).await).await
     }
 
     async fn snapshot_create(&self, snapshot: &ImageSnapshot) -> Result<Snapped, ImageError> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use volcore::Kind;
-use volcore::claim::{ClaimAsk, HoldState};
+use volcore::claim::{ClaimAsk, Reached};
 use volmaster::app::mounts::{Granted, mount_claim};
 use volmaster::app::volumes::{Creation, RemoveAsk, VolumeError, volume_create, volume_remove};
 use volmaster::app::{App, Failing};
@@ -121,7 +121,9 @@ fn ask(host: usize) -> ClaimAsk {
     ClaimAsk {
         host: format!("h{host}").parse().unwrap(),
         boot: format!("b{host}").parse().unwrap(),
-        state: HoldState::Claimed,
+        instance: None,
+        epoch: None,
+        state: Reached::Claimed,
         mounts: ["m".parse().unwrap()].into(),
         clients: vec![],
     }

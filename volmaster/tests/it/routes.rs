@@ -185,7 +185,7 @@ async fn volumes_are_changed() {
     assert_eq!(changed["mount"]["host"], "h1", "it is held meanwhile");
     assert_eq!(client.get("/v1/volumes/t/v").await.json(), changed);
     let held = client.get("/v1/hosts/h1/limits").await.expect(200).json();
-    insta::assert_snapshot!(steady(held), @r#"{"items":[{"rate-limit":{"read-iops":100,"write-bps":2097152},"size":10485760,"uid":"…","volume":"t/v"}]}"#);
+    insta::assert_snapshot!(steady(held), @r#"{"items":[{"epoch":1,"rate-limit":{"read-iops":100,"write-bps":2097152},"size":10485760,"uid":"…","volume":"t/v"}]}"#);
     assert_eq!(client.get("/v1/hosts/h2/limits").await.expect(200).json(), json!({"items": []}));
 
     // The same again writes nothing.
@@ -340,7 +340,7 @@ async fn hosts() {
     client.delete("/v1/hosts/h1").await.expect(404);
     insta::assert_snapshot!(client.get("/v1/hosts/h1").await.shown(), @r#"
     404 application/problem+json
-    {"type":"urn:volplugin:problem:not_found","title":"not found","status":404,"detail":"host h1 has no live session","kind":"not_found","request_id":"test"}
+    {"type":"urn:volplugin:problem:not_found","title":"not found","status":404,"detail":"host h1 is not known: it has no live session, and neither holds nor has lost a volume","kind":"not_found","request_id":"test"}
     "#);
     client.put("/v1/hosts/h1/session", &ask(INSTANCE, "b2", "2")).await.expect(200);
 }
@@ -387,7 +387,7 @@ async fn settings_and_status() {
     let status = client.get("/v1/status").await.expect(200).json();
     assert_eq!(status["volumes"], 1);
     assert_eq!(status["images"]["ok"], true);
-    assert_eq!(status["loops"].as_array().unwrap().len(), 4);
+    assert_eq!(status["loops"].as_array().unwrap().len(), 5);
     assert_eq!(client.get("/healthz").await.expect(200).json(), json!({"status": "ok"}));
     assert_eq!(client.get("/readyz").await.expect(200).json(), json!({"status": "ok"}));
     let root = client.get("/v1").await.expect(200).json();

@@ -51,7 +51,11 @@ impl Plugin {
         let all = self.master.host_limit_list(&self.me.host, within::LOOK).await?;
         for known in held {
             let same = |(volume, uid)| volume == &known.volume && uid == known.uid;
-            let Some(now) = all.iter().find(|one| same((&one.volume, one.uid))) else { continue };
+            let now = all.iter().find(|one| same((&one.volume, one.uid)));
+            if known.sharing != Sharing::ReadOnly && now.map(|now| now.epoch) != known.epoch {
+                self.follow_loss(&known).await;
+            }
+            let Some(now) = now else { continue };
             if self.limits_are_here(&known)
                 && RateLimits::from(&now.rate_limit) != RateLimits::from(&known.limits)
             {
@@ -66,6 +70,23 @@ impl Plugin {
             }
         }
         Ok(())
+    }
+
+    /// Somebody else may have been given the volume: asks, if nothing has happened to it since `known` was read.
+    async fn follow_loss(&self, known: &Held) {
+        let Some(_turn) = self.locks.try_lock(&known.volume) else { return };
+        let held = self.uses.get(&known.volume).filter(|held| self.is_here(held));
+        let Some(mut held) = held.filter(|held| held.told && held.epoch == known.epoch) else {
+            return;
+        };
+        let before = held.clone();
+        match self.tell(&mut held).await {
+            Err(error) if error.is_lost() => self.lose(held).await,
+            Ok(()) => self.put_changed(&held, &before),
+            Err(error) => {
+                tracing::debug!(volume = %held.volume, %error, "it is not known who has it");
+            }
+        }
     }
 
     /// Whether it is mounted here.

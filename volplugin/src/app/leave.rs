@@ -29,9 +29,27 @@ pub enum LeaveError {
 }
 
 impl Plugin {
+    /// This host has lost a volume: it was given up, and somebody else may have it. What is here of it can write nothing
+    /// any more; it is taken away, from under whoever still has it open. The caller has the volume's turn.
+    pub(crate) async fn lose(&self, mut held: Held) {
+        let id = held.volume.clone();
+        tracing::error!(
+            volume = %id, epoch = held.epoch, uses = held.uses.len(),
+            "this host has lost the volume: its containers get errors, and what they had not synced is lost"
+        );
+        held.phase = Phase::Fenced;
+        if let Err(error) = self.uses.put(&held) {
+            tracing::warn!(volume = %id, %error, "record not written");
+        }
+        match self.leave(held).await {
+            Ok(()) => tracing::info!(volume = %id, "nothing is left of it here"),
+            Err(error) => tracing::warn!(volume = %id, %error, "something is left of it here"),
+        }
+    }
+
     /// Gives a volume back. The caller has the volume's turn. Idempotent.
     pub(crate) async fn leave(&self, mut held: Held) -> Result<(), LeaveError> {
-        if held.phase != Phase::Leaving {
+        if held.phase != Phase::Leaving && held.phase != Phase::Fenced {
             held.phase = Phase::Leaving;
             held.uses.clear();
             self.uses.put(&held)?;

@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use jiff::Timestamp;
-use volapi::mounts::{ClaimMount, MountState};
+use volapi::mounts::{ClaimMount, ClaimState};
 use volapi::volumes::{Image, State, Volume};
 use volcore::limit::RateLimits;
-use volcore::name::{MountId, VolumeId};
+use volcore::name::{HostName, MountId, VolumeId};
 use volcore::options::{Access, Sharing};
 use volstorage::host::{HostError, MapRequest, Mapping, Mode, MountRequest, Mounted};
 use volstorage::image::ImageSource;
@@ -63,6 +63,17 @@ pub enum MountError {
         volume: VolumeId,
         /// Why it takes so long.
         reason: String,
+    },
+    /// Others may have been told that this host is gone.
+    #[error(
+        "could not mount volume {volume}: host {host} has no session with volmaster, which has not answered for longer than \
+         a session lives; see the log of volplugin for why"
+    )]
+    NoSession {
+        /// Which.
+        volume: VolumeId,
+        /// This host.
+        host: HostName,
     },
     /// This machine cannot map or mount it.
     #[error("could not mount volume {volume}")]
@@ -155,10 +166,14 @@ impl Plugin {
         held.mounted(mapping, mounted);
         held.told = false;
         self.uses.put(&held)?;
-        match self.tell(&held).await {
+        match self.tell(&mut held).await {
             Ok(()) => held.told = true,
             // The host holds the volume whatever volmaster knows of this use; the reconciler tells it later.
             Err(error) if error.is_unknown() => self.nudge.notify_one(),
+            Err(source) if source.is_lost() => {
+                self.lose(held).await;
+                return Err(MountError::Master { volume: id, source });
+            }
             Err(source) => {
                 match before {
                     Some(before) => held.uses.insert(use_id, before),
@@ -181,13 +196,16 @@ impl Plugin {
         caller: &Caller,
     ) -> Result<PathBuf, MountError> {
         let refused = |source| MountError::Master { volume: id.clone(), source };
+        if !self.standing.wait(within::SESSION).await {
+            return Err(MountError::NoSession { volume: id.clone(), host: self.me.host.clone() });
+        }
         let volume = self.master.volume_get(id, within::CLAIM).await.map_err(refused)?;
         if volume.state != State::Ready {
             return Err(MountError::NotReady { volume: id.clone(), state: volume.state.as_str() });
         }
         let mut held = self.intent(id, &volume, use_id.clone(), Use::new(caller.dockerd));
         self.uses.put(&held)?;
-        if let Err(source) = self.tell(&held).await {
+        if let Err(source) = self.tell(&mut held).await {
             if source.is_unknown() {
                 // The claim may stand.
                 self.undo(held).await;
@@ -206,7 +224,7 @@ impl Plugin {
                 return Err(MountError::Host { volume: id.clone(), source });
             }
         }
-        held.told = match self.tell(&held).await {
+        held.told = match self.tell(&mut held).await {
             Ok(()) => true,
             Err(error) if error.is_unknown() => {
                 self.nudge.notify_one();
@@ -234,6 +252,7 @@ impl Plugin {
             uid: volume.uid,
             boot: self.me.boot.clone(),
             phase: Phase::Mounting,
+            epoch: None,
             source: image_source(&volume.image),
             target: self.mount_root.join(pool).join(id.image_name()),
             access: match volume.options.access {
@@ -284,19 +303,23 @@ impl Plugin {
     }
 
     /// Tells volmaster what is held: this is the claim, and its renewal.
-    pub(crate) async fn tell(&self, held: &Held) -> Result<(), MasterError> {
+    pub(crate) async fn tell(&self, held: &mut Held) -> Result<(), MasterError> {
         let state = match held.phase {
-            Phase::Mounting | Phase::Leaving => MountState::Claimed,
-            Phase::Mounted => MountState::Mounted,
+            Phase::Mounting | Phase::Leaving | Phase::Fenced => ClaimState::Claimed,
+            Phase::Mounted => ClaimState::Mounted,
         };
         let claim = ClaimMount {
             host: self.me.host.clone(),
             boot_id: self.me.boot.clone(),
+            instance_id: Some(self.me.instance),
+            epoch: held.epoch,
             state,
             mount_ids: held.uses.keys().cloned().collect::<BTreeSet<_>>(),
             clients: held.mapping.as_ref().map_or_else(Vec::new, |mapping| mapping.clients.clone()),
         };
-        self.master.mount_claim(&held.volume, claim, within::CLAIM).await.map(drop)
+        let granted = self.master.mount_claim(&held.volume, claim, within::CLAIM).await?;
+        held.epoch = Some(granted.epoch);
+        Ok(())
     }
 
     /// Undoes a mount that failed; what cannot be undone now is left to the reconciler.

@@ -52,6 +52,11 @@ impl Plugin {
                 status.health = Some(format!("failed: {}", volapi::problem::chain(&error)));
             }
         }
+        if held.phase == Phase::Fenced {
+            let lost = "it was taken from this host, which was given up; containers that use it here get errors, and have to \
+                        be stopped";
+            status.health = Some(lost.to_owned());
+        }
         if held.phase == Phase::Leaving {
             status.health = Some("it is being unmounted on this host".to_owned());
         }

@@ -60,7 +60,7 @@ impl Plugin {
                 }
             };
         }
-        held.told = held.phase == Phase::Mounted && self.tell(&held).await.is_ok();
+        held.told = held.phase == Phase::Mounted && self.tell(&mut held).await.is_ok();
         self.uses.put(&held)?;
         Ok(())
     }

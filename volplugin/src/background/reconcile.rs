@@ -1,7 +1,7 @@
 //! Brings the records, the kernel, Docker's uses and the claims together again.
 //!
 //! Runs at start, every ten seconds, and when nudged. What it finds and does:
-//! - a record of another boot, or one that is leaving: give the volume back;
+//! - a record of another boot, or one that is leaving or was taken from this host: give the volume back;
 //! - a record in the middle of a mount that nobody works on: undo it, after the time in
 //!   which Docker would have repeated its call;
 //! - a use whose dockerd is gone, with no container left that has the volume: drop it;
@@ -78,6 +78,7 @@ async fn one(plugin: &Plugin, mut held: Held, age: Duration) {
     let id = held.volume.clone();
     let over = held.boot != plugin.me.boot
         || held.phase == Phase::Leaving
+        || held.phase == Phase::Fenced
         || (held.phase == Phase::Mounting && age >= SETTLED);
     if over {
         match plugin.leave(held).await {
@@ -105,7 +106,8 @@ async fn one(plugin: &Plugin, mut held: Held, age: Duration) {
         return;
     }
     if !held.told {
-        match plugin.tell(&held).await {
+        match plugin.tell(&mut held).await {
+            Err(error) if error.is_lost() => return plugin.lose(held).await,
             Ok(()) => {
                 held.told = true;
                 held.last_error = None;

@@ -32,6 +32,8 @@ pub enum Phase {
     Mounted,
     /// Nobody uses it; it may still be mounted, mapped or claimed.
     Leaving,
+    /// It was taken from this host, which was given up. What is left of it here can write nothing, and goes.
+    Fenced,
 }
 
 /// One use of a volume by Docker: all that was mounted and not yet unmounted under one Mount ID.
@@ -97,6 +99,9 @@ pub struct Held {
     pub boot: BootId,
     /// How far it has come.
     pub phase: Phase,
+    /// The epoch of the claim, once it was granted: by that the host learns that it has lost the volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
     /// The image.
     pub source: ImageSource,
     /// Where it is (to be) mounted.

@@ -1,6 +1,6 @@
 //! A volmaster with state and a fault plan, and a plugin over it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use uuid::Uuid;
 use volapi::hosts::{
-    HeldLimits, Host, OpenSession, Order, OrderState, Orders, OrdersQuery, ReportOrder,
+    HeldLimits, HostSession, OpenSession, Order, OrderState, Orders, OrdersQuery, ReportOrder,
     SessionGranted,
 };
 use volapi::mounts::{ClaimMount, Mount};
@@ -18,17 +18,20 @@ use volcore::Kind;
 use volcore::claim::{
     Claim, ClaimDecision, ClaimFacts, ReleaseDecision, mount_claim, mount_release,
 };
+use volcore::host::{MasterId, Session};
 use volcore::live::LiveChange;
 use volcore::name::{BootId, HostName, VolumeId};
 use volcore::options::{Access, OptionSet};
 use volcore::policy::TenantPolicy;
 use volcore::spec::VolumeSpec;
+use volcore::takeover::Witness;
 use volcore::volume::{self, Disposal, Flattening, ImageFit, VolumeState};
 use volplugin::app::cache::Cache;
 use volplugin::app::changes::Stunted;
 use volplugin::app::orders::Obeying;
 use volplugin::app::{Me, Plugin};
 use volplugin::host::locks::Locks;
+use volplugin::host::standing::{Moment, Standing};
 use volplugin::host::uses::Uses;
 use volplugin::master::{Briefs, Master, MasterError};
 use volstorage::fake::host::FakeHost;
@@ -189,11 +192,25 @@ impl Master for FakeMaster {
         _: Duration,
     ) -> Result<Mount, MasterError> {
         self.call(|state| {
+            let session = claim.instance_id.map(|instance| Session {
+                host: claim.host.clone(),
+                instance,
+                boot: claim.boot_id.clone(),
+                since: Timestamp::UNIX_EPOCH,
+                version: String::new(),
+            });
             let facts = ClaimFacts {
                 volume: find(state, id)?,
                 claim: state.claims.get(id),
-                session: None,
+                session: session.as_ref(),
                 last_epoch: state.epochs.get(id).copied().unwrap_or(0),
+                witness: Witness {
+                    me: MasterId(Uuid::nil()),
+                    masters: &BTreeSet::new(),
+                    sessions: &BTreeMap::new(),
+                    steady: false,
+                    fences: true,
+                },
             };
             let decision = mount_claim(facts, claim.into(), Timestamp::now())
                 .map_err(|refusal| refused(refusal.kind(), refusal))?;
@@ -201,6 +218,7 @@ impl Master for FakeMaster {
                 ClaimDecision::Claimed(claim)
                 | ClaimDecision::Updated(claim)
                 | ClaimDecision::AlreadyYours(claim) => claim,
+                ClaimDecision::Fence(_) | ClaimDecision::Wait => panic!("nobody is fenced here"),
             };
             state.epochs.insert(id.clone(), claim.epoch);
             state.claims.insert(id.clone(), claim.clone());
@@ -246,7 +264,14 @@ impl Master for FakeMaster {
                 let volume = find(state, &claim.volume)?;
                 let size = if state.silent_of_sizes { 0 } else { volume.spec.size.bytes() };
                 let rate_limit = (&volume.spec.rate_limits).into();
-                Ok(HeldLimits { volume: volume.id.clone(), uid: volume.uid, size, rate_limit })
+                let epoch = state.claims.get(&volume.id).map_or(0, |claim| claim.epoch);
+                Ok(HeldLimits {
+                    volume: volume.id.clone(),
+                    uid: volume.uid,
+                    epoch,
+                    size,
+                    rate_limit,
+                })
             };
             held.map(one).collect()
         })
@@ -307,11 +332,17 @@ impl Master for FakeMaster {
     ) -> Result<SessionGranted, MasterError> {
         self.call(|_| {
             let OpenSession { instance_id, boot_id, version } = session;
-            let host =
-                Host { host: host.clone(), instance_id, boot_id, since: Timestamp::now(), version };
-            Ok(SessionGranted { host, ttl: Default::default() })
+            let session = HostSession { instance_id, boot_id, since: Timestamp::now(), version };
+            Ok(SessionGranted { host: host.clone(), session, ttl: Default::default() })
         })
     }
+}
+
+/// A session that outlives the test.
+fn standing() -> Standing {
+    let standing = Standing::default();
+    standing.granted(Moment::now(), "1h".parse().unwrap());
+    standing
 }
 
 /// A plugin on a host, over fakes that outlive it.
@@ -350,6 +381,7 @@ impl World {
             mount_root: "/mnt/volplugin".into(),
             access: Access::Auto,
             default_tenant: None,
+            standing: standing(),
             nudge: tokio::sync::Notify::new(),
             stunted: Stunted::default(),
             obeying: Obeying::default(),

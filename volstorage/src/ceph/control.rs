@@ -12,6 +12,7 @@ use super::class::{WriteOp, encoded, length};
 use super::directory::header;
 use super::error::{CephError, Operation};
 use super::pool::Pool;
+use super::text::c_string;
 
 /// The object with the addresses, as metadata keys.
 const CLIENTS: &CStr = c"volplugin.clients";
@@ -19,6 +20,17 @@ const CLIENTS: &CStr = c"volplugin.clients";
 const LOCK: &CStr = c"rbd_lock";
 /// Room for what the one client that can have the lock is called; others do not fit, and are not looked at.
 const ROOM: usize = 512;
+
+/// Who has the lock of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Locker {
+    /// Its client, as `client.4123`.
+    client: String,
+    /// The lock's own.
+    cookie: String,
+    /// Its address: `ip:port/nonce`.
+    pub address: String,
+}
 
 impl Pool {
     /// Says that a client is the control plane's.
@@ -40,11 +52,11 @@ impl Pool {
         Ok(self.call(CLIENTS, c"metadata_get", &encoded(address), subject)?.is_some())
     }
 
-    /// The address of the client that has the lock of an image, which is not opened for it; `None` where nobody has.
+    /// Who has the lock of an image, which is not opened for it; `None` where nobody has.
     ///
     /// # Errors
     /// When the cluster does not say.
-    pub fn locked_by(&self, id: &str) -> Result<Option<String>, CephError> {
+    pub fn locker(&self, id: &str) -> Result<Option<Locker>, CephError> {
         let (mut tag, mut clients) = ([0u8; ROOM], [0u8; ROOM]);
         let (mut cookies, mut addresses) = ([0u8; ROOM], [0u8; ROOM]);
         let (mut tag_len, mut clients_len) = (ROOM, ROOM);
@@ -74,11 +86,38 @@ impl Pool {
         }
         let ret = i32::try_from(ret).unwrap_or(i32::MIN);
         self.check_name(ret, Operation::ReadLockOwners, id)?;
-        let address = CStr::from_bytes_until_nul(&addresses).ok().map(CStr::to_string_lossy);
+        let first = |buffer: &[u8]| {
+            let text = CStr::from_bytes_until_nul(buffer).unwrap_or_default();
+            text.to_string_lossy().into_owned()
+        };
+        let address = first(&addresses);
         // As watchers and librbd have it: without the version of the protocol.
-        Ok(address.map(|address| {
-            let plain = address.strip_prefix("v1:").or_else(|| address.strip_prefix("v2:"));
-            plain.unwrap_or(&address).to_owned()
-        }))
+        let plain = address.strip_prefix("v1:").or_else(|| address.strip_prefix("v2:"));
+        let address = plain.unwrap_or(&address).to_owned();
+        Ok(Some(Locker { client: first(&clients), cookie: first(&cookies), address }))
+    }
+
+    /// Takes the lock of an image from this one, if he still has it. He has to be fenced first: his client would
+    /// otherwise write on without it.
+    ///
+    /// # Errors
+    /// When the cluster does not do it.
+    pub fn break_lock(&self, id: &str, locker: &Locker) -> Result<(), CephError> {
+        let (object, client) = (header(id)?, c_string("lock owner", &locker.client)?);
+        let cookie = c_string("lock cookie", &locker.cookie)?;
+        // SAFETY: the pool is open, and all strings are NUL-terminated and outlive the call.
+        let ret = unsafe {
+            (self.api().rados.rados_break_lock)(
+                self.handle(),
+                object.as_ptr(),
+                LOCK.as_ptr(),
+                client.as_ptr(),
+                cookie.as_ptr(),
+            )
+        };
+        if ret == -libc::ENOENT {
+            return Ok(());
+        }
+        self.check_name(ret, Operation::BreakLock, id).map(drop)
     }
 }

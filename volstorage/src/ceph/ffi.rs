@@ -135,6 +135,10 @@ function_table! {
             tag: *mut c_char, tag_len: *mut usize, clients: *mut c_char, clients_len: *mut usize,
             cookies: *mut c_char, cookies_len: *mut usize, addrs: *mut c_char, addrs_len: *mut usize,
         ) -> isize;
+        fn rados_break_lock(
+            ioctx: IoctxHandle, object: *const c_char, name: *const c_char, client: *const c_char,
+            cookie: *const c_char,
+        ) -> c_int;
         fn rados_exec(
             ioctx: IoctxHandle, object: *const c_char, cls: *const c_char, method: *const c_char,
             in_buf: *const c_char, in_len: usize, buf: *mut c_char, out_len: usize,
@@ -203,7 +207,6 @@ function_table! {
         fn rbd_watchers_list_cleanup(watchers: *mut RbdImageWatcher, num_watchers: usize);
         fn rbd_lock_acquire(image: ImageHandle, mode: LockMode) -> c_int;
         fn rbd_lock_release(image: ImageHandle) -> c_int;
-        fn rbd_lock_break(image: ImageHandle, mode: LockMode, owner: *const c_char) -> c_int;
         fn rbd_is_exclusive_lock_owner(image: ImageHandle, is_owner: *mut c_int) -> c_int;
         fn rbd_lock_get_owners(image: ImageHandle, mode: *mut LockMode, owners: *mut *mut c_char, max_owners: *mut usize) -> c_int;
         fn rbd_lock_get_owners_cleanup(owners: *mut *mut c_char, owner_count: usize);

@@ -7,7 +7,7 @@ use super::abi::RbdImageWatcher;
 use super::error::{CephError, Operation};
 use super::ffi::{LOCK_MODE_EXCLUSIVE, LockMode};
 use super::image::Image;
-use super::text::{c_string, copy_c_str, grow};
+use super::text::{copy_c_str, grow};
 
 /// A client that has an image open for writing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,21 +95,6 @@ impl Image {
         // SAFETY: the image is open.
         let ret = unsafe { (self.api().rbd.rbd_lock_release)(self.handle()) };
         self.check(ret, Operation::ReleaseLock)
-    }
-
-    /// Takes the exclusive lock away from one of its [owners](Self::lock_owners), whom librbd has fenced off
-    /// (blocklisted) first, whether it lives or not: it can write nothing any more.
-    ///
-    /// # Errors
-    /// [`CephError::is_not_found`] when nobody has the lock, [`CephError::is_busy`] when somebody else has it;
-    /// [`CephError::is_denied`] for a user that may not fence (`mon 'profile rbd'` may).
-    pub fn break_lock(&self, owner: &str) -> Result<(), CephError> {
-        let c_owner = c_string("lock owner", owner)?;
-        // SAFETY: the image is open, and the owner a NUL-terminated string.
-        let ret = unsafe {
-            (self.api().rbd.rbd_lock_break)(self.handle(), LOCK_MODE_EXCLUSIVE, c_owner.as_ptr())
-        };
-        self.check(ret, Operation::BreakLock)
     }
 
     /// Whether this handle holds the exclusive lock.

@@ -59,6 +59,7 @@ mod trash;
 
 pub use class::Step;
 pub use cluster::{Cluster, ConnectOptions, Key, MonReply, Timeouts};
+pub use control::Locker;
 pub use error::{Cause, CephError, Operation, Subject};
 pub use image::{Features, Image, ImageInfo, Shrink, Usage};
 pub use locks::Watcher;

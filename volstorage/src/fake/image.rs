@@ -8,6 +8,7 @@ mod adoption;
 mod snapshots;
 mod state;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -328,17 +329,47 @@ impl ImageDriver for FakeImages {
         })
     }
 
-    async fn fence(&self, image: &ImageName) -> Result<Vec<String>, ImageError> {
-        let action = format!("fence image {image}");
+    fn fences(&self) -> bool {
+        true
+    }
+
+    async fn lock_owner(&self, image: &ImageName) -> Result<Option<String>, ImageError> {
+        let action = format!("look who has locked image {image}");
+        self.ask(&image.pool, &action, |pool| {
+            Ok(pool.images.get(&image.name).and_then(|found| found.owner.clone()))
+        })
+    }
+
+    async fn fence(&self, clients: &BTreeSet<String>) -> Result<(), ImageError> {
+        self.reach("fence clients")?;
         self.faults.effect("fence the clients", || {
+            self.lock().blocklist.extend(clients.iter().cloned());
+            Ok(())
+        })
+    }
+
+    async fn break_lock(
+        &self,
+        image: &ImageName,
+        clients: &BTreeSet<String>,
+    ) -> Result<(), ImageError> {
+        let action = format!("break the lock of image {image}");
+        self.faults.effect("break the lock", || {
             self.ask(&image.pool, &action, |pool| {
-                let found = pool.images.get_mut(&image.name);
-                Ok(found
-                    .map(|found| std::mem::take(&mut found.watchers))
-                    .into_iter()
-                    .flatten()
-                    .collect())
+                if let Some(found) = pool.images.get_mut(&image.name) {
+                    found.owner.take_if(|owner| clients.contains(owner));
+                    found.watchers.retain(|watcher| !clients.contains(watcher));
+                }
+                Ok(())
             })
+        })
+    }
+
+    async fn unfence(&self, clients: &BTreeSet<String>) -> Result<(), ImageError> {
+        self.reach("let clients in again")?;
+        self.faults.effect("let clients in again", || {
+            self.lock().blocklist.retain(|client| !clients.contains(client));
+            Ok(())
         })
     }
 

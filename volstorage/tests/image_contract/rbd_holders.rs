@@ -110,7 +110,7 @@ async fn the_lock_of_a_volmaster_that_has_died_is_broken() {
     let pool = CEPH.cluster().pool(ours.image.pool.as_str()).unwrap();
     let owner = |image: &ImageName| {
         let id = pool.linked_id(&image.name).unwrap().unwrap();
-        pool.locked_by(&id).unwrap()
+        pool.locker(&id).unwrap().map(|locker| locker.address)
     };
     assert_eq!(owner(&ours.image), None);
     let holders = [&ours, &theirs].map(|new| Holder::start(&new.image));
@@ -126,7 +126,9 @@ async fn the_lock_of_a_volmaster_that_has_died_is_broken() {
         driver.free(&theirs.image).await.unwrap();
     }
     assert!(owner(&theirs.image).is_some(), "a host's lock is for an operator to break");
-    driver.fence(&theirs.image).await.unwrap();
+    let clients = driver.lock_owner(&theirs.image).await.unwrap().into_iter().collect();
+    driver.fence(&clients).await.unwrap();
+    driver.break_lock(&theirs.image, &clients).await.unwrap();
     assert_eq!(owner(&theirs.image), None);
     tokio::task::spawn_blocking(move || drop((driver, h, pool))).await.unwrap();
 }

@@ -2,8 +2,10 @@
 //! the pool's directory), and the trash in a third. They are made here by hand, as a client leaves
 //! them that dies in between, and the driver has to get out of each.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::json;
 use volcore::options::Access;
 use volcore::size::Size;
@@ -402,18 +404,37 @@ async fn what_is_too_large_is_refused_and_harms_nobody() {
     assert!(matches!(h.driver().create(&small).await.unwrap(), Created::Created { .. }));
 }
 
+/// Until when a client is on the blocklist.
+fn fenced_until(client: &str) -> Option<Timestamp> {
+    let dump = CEPH.ask(&json!({"prefix": "osd dump", "format": "json"}));
+    let until = dump["blocklist"][client].as_str()?;
+    Some(Timestamp::strptime("%Y-%m-%dT%H:%M:%S%.f%z", until).unwrap())
+}
+
 /// A client that has the image open can write no more after it was fenced, and somebody else can.
 #[tokio::test(flavor = "multi_thread")]
 async fn fenced_clients_write_no_more() {
     let h = harness().await;
     let new = new_image(h.pool(), "fenced");
     h.driver().create(&new).await.unwrap();
-    assert_eq!(h.driver().fence(&new.image).await.unwrap(), [""; 0]);
+    assert_eq!(h.driver().lock_owner(&new.image).await.unwrap(), None);
     let stranger = CEPH.connect(Timeouts::default());
     let open = stranger.pool("rbd").unwrap().open_image(&new.image.name).unwrap();
     open.acquire_lock().unwrap();
     open.write_extents([(0, vec![1u8; 4096])]).unwrap();
-    assert_eq!(h.driver().fence(&new.image).await.unwrap().len(), 1);
+    let owner = h.driver().lock_owner(&new.image).await.unwrap().unwrap();
+    let others = BTreeSet::from(["127.0.0.1:0/1".to_owned()]);
+    h.driver().break_lock(&new.image, &others).await.unwrap();
+    assert_eq!(h.driver().lock_owner(&new.image).await.unwrap().as_ref(), Some(&owner));
+    let clients = BTreeSet::from([owner.clone()]);
+    for _ in 0..2 {
+        h.driver().fence(&clients).await.unwrap();
+        h.driver().break_lock(&new.image, &clients).await.unwrap();
+    }
+    assert_eq!(h.driver().lock_owner(&new.image).await.unwrap(), None);
+    let until = fenced_until(&owner).unwrap();
+    let days = (until.as_second() - Timestamp::now().as_second()) / 86_400;
+    assert!((363..=366).contains(&days), "{until}");
     let error = open.write_extents([(0, vec![2u8; 4096])]).unwrap_err();
     assert!(error.is_shutdown() || error.is_read_only(), "{error:?}");
     let other = CEPH.connect(Timeouts::default());
@@ -423,6 +444,10 @@ async fn fenced_clients_write_no_more() {
     let mut start = [0];
     open_too.read_at(0, &mut start).unwrap();
     assert_eq!(start, [3]);
+    for _ in 0..2 {
+        h.driver().unfence(&clients).await.unwrap();
+    }
+    assert_eq!(fenced_until(&owner), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,17 +2,21 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde::Serialize;
 use volcore::claim::Claim;
 use volcore::global::Global;
+use volcore::host::MasterId;
 use volcore::name::{HostName, TenantName, VolumeId};
 use volcore::policy::Tenant;
 use volcore::snapshot::SnapshotLog;
+use volcore::takeover::Fence;
 use volcore::volume::Volume;
 
 use super::{
-    LeasedOrder, LeasedSession, StoredClaim, StoredEpoch, StoredGlobal, StoredOrder, StoredSession,
-    StoredSnapshotLog, StoredTenant, StoredTrash, StoredVolume, Trash, corrupt, write,
+    LeasedOrder, LeasedSession, StoredClaim, StoredEpoch, StoredFence, StoredGlobal, StoredMaster,
+    StoredOrder, StoredSession, StoredSnapshotLog, StoredTenant, StoredTrash, StoredVolume, Trash,
+    corrupt, write,
 };
 use crate::keys::Keys;
 use crate::store::{Expect, Key, LeaseId, Revision, Step, StoreError};
@@ -163,6 +167,24 @@ impl Changes {
     pub fn put_order(self, leased: &LeasedOrder, expect: Expect) -> Self {
         let key = self.keys.order(&leased.order.volume);
         self.put(key, &StoredOrder::from(leased), expect, Some(leased.lease))
+    }
+
+    /// Writes that a volmaster lives, for as long as its lease does.
+    pub fn put_master(self, id: MasterId, since: Timestamp, lease: LeaseId) -> Self {
+        let key = self.keys.master(id);
+        self.put(key, &StoredMaster::new(since), Expect::Absent, Some(lease))
+    }
+
+    /// Writes which clients of a host are to be cut off.
+    pub fn put_fence(self, fence: &Fence, expect: Expect) -> Self {
+        let key = self.keys.fence(&fence.host, &fence.volume, fence.epoch);
+        self.put(key, &StoredFence::from(fence), expect, None)
+    }
+
+    /// Forgets a fence.
+    pub fn delete_fence(self, fence: &Fence, at: Revision) -> Self {
+        let key = self.keys.fence(&fence.host, &fence.volume, fence.epoch);
+        self.delete(key, at)
     }
 
     /// Writes a session; it ends with its lease.

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 use volcore::claim::{Claim, HoldState, Holder};
+use volcore::host::{Fencing, MasterId};
 use volcore::name::{BootId, HostName, MountId, VolumeId};
 
 use super::V1;
@@ -24,6 +26,8 @@ pub struct StoredClaim {
 pub struct StoredHolder {
     host: HostName,
     boot_id: BootId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    instance_id: Option<Uuid>,
     state: StoredHoldState,
     mount_ids: BTreeSet<MountId>,
     clients: Vec<String>,
@@ -38,6 +42,13 @@ pub enum StoredHoldState {
     Claimed,
     /// [`HoldState::Mounted`].
     Mounted,
+    /// [`HoldState::Fencing`].
+    Fencing {
+        /// Which volmaster.
+        by: MasterId,
+        /// Since when.
+        since: Timestamp,
+    },
 }
 
 impl From<HoldState> for StoredHoldState {
@@ -45,6 +56,7 @@ impl From<HoldState> for StoredHoldState {
         match state {
             HoldState::Claimed => StoredHoldState::Claimed,
             HoldState::Mounted => StoredHoldState::Mounted,
+            HoldState::Fencing(Fencing { by, since }) => StoredHoldState::Fencing { by, since },
         }
     }
 }
@@ -54,23 +66,40 @@ impl From<StoredHoldState> for HoldState {
         match state {
             StoredHoldState::Claimed => HoldState::Claimed,
             StoredHoldState::Mounted => HoldState::Mounted,
+            StoredHoldState::Fencing { by, since } => HoldState::Fencing(Fencing { by, since }),
         }
     }
 }
 
 impl From<&Holder> for StoredHolder {
     fn from(holder: &Holder) -> Self {
-        let Holder { host, boot, state, mounts, clients, since } = holder.clone();
+        let Holder { host, boot, instance, state, mounts, clients, since } = holder.clone();
         let state = state.into();
-        StoredHolder { host, boot_id: boot, state, mount_ids: mounts, clients, since }
+        StoredHolder {
+            host,
+            boot_id: boot,
+            instance_id: instance,
+            state,
+            mount_ids: mounts,
+            clients,
+            since,
+        }
     }
 }
 
 impl From<StoredHolder> for Holder {
     fn from(holder: StoredHolder) -> Self {
-        let StoredHolder { host, boot_id, state, mount_ids, clients, since } = holder;
+        let StoredHolder { host, boot_id, instance_id, state, mount_ids, clients, since } = holder;
         let state = state.into();
-        Holder { host, boot: boot_id, state, mounts: mount_ids, clients, since }
+        Holder {
+            host,
+            boot: boot_id,
+            instance: instance_id,
+            state,
+            mounts: mount_ids,
+            clients,
+            since,
+        }
     }
 }
 

@@ -1,20 +1,23 @@
 //! Reading records by name, and committing changes to them.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use volcore::claim::Claim;
 use volcore::global::Global;
+use volcore::host::MasterId;
 use volcore::name::{HostName, TenantName, VolumeId};
 use volcore::policy::Tenant;
 use volcore::snapshot::SnapshotLog;
+use volcore::takeover::Fence;
 use volcore::volume::Volume;
 
 use super::{
-    Changes, LeasedOrder, LeasedSession, StoredClaim, StoredEpoch, StoredGlobal, StoredOrder,
-    StoredSession, StoredSnapshotLog, StoredTenant, StoredTrash, StoredVolume, Trash, corrupt,
-    read,
+    Changes, LeasedOrder, LeasedSession, StoredClaim, StoredEpoch, StoredFence, StoredGlobal,
+    StoredOrder, StoredSession, StoredSnapshotLog, StoredTenant, StoredTrash, StoredVolume, Trash,
+    corrupt, read,
 };
 use crate::commit::commit_certain;
 use crate::keys::{Keys, Place};
@@ -168,6 +171,41 @@ impl Records {
         entries.iter().map(|entry| Self::read_session(&self.keys, entry)).collect()
     }
 
+    /// The volmasters that live.
+    pub async fn masters(&self) -> Result<BTreeSet<MasterId>, StoreError> {
+        let (entries, _) = list_all(&*self.store, &self.keys.masters()).await?;
+        let id = |entry: &Entry| match self.keys.place(&entry.key) {
+            Some(Place::Master(id)) => Ok(id),
+            Some(_) | None => Err(stray(entry)),
+        };
+        entries.iter().map(id).collect()
+    }
+
+    /// Which clients of a host were cut off from a volume that it held under this epoch.
+    pub async fn fence(
+        &self,
+        host: &HostName,
+        id: &VolumeId,
+        epoch: u64,
+    ) -> Result<Option<Versioned<Fence>>, StoreError> {
+        let key = self.keys.fence(host, id, epoch);
+        self.one(key, |entry| Self::read_fence(&self.keys, entry)).await
+    }
+
+    /// The fences of one host, or of all.
+    pub async fn fences(
+        &self,
+        host: Option<&HostName>,
+    ) -> Result<Vec<Versioned<Fence>>, StoreError> {
+        let prefix = host.map_or_else(|| self.keys.fences(), |host| self.keys.fences_of(host));
+        let (entries, _) = list_all(&*self.store, &prefix).await?;
+        let one = |entry: &Entry| {
+            let value = Self::read_fence(&self.keys, entry)?;
+            Ok(Versioned { value, at: entry.revision })
+        };
+        entries.iter().map(one).collect()
+    }
+
     /// One record of what is on its way out.
     pub async fn trash(&self, id: &str) -> Result<Option<Versioned<Trash>>, StoreError> {
         self.one(self.keys.trash(id), |entry| Self::read_trash(&self.keys, entry)).await
@@ -212,6 +250,13 @@ impl Records {
     pub fn read_trash(_: &Keys, entry: &Entry) -> Result<Trash, StoreError> {
         let stored: StoredTrash = read(entry)?;
         stored.into_trash().map_err(|reason| corrupt(&entry.key, &reason))
+    }
+
+    fn read_fence(keys: &Keys, entry: &Entry) -> Result<Fence, StoreError> {
+        let Some(Place::Fence(host, id, epoch)) = keys.place(&entry.key) else {
+            return Err(stray(entry));
+        };
+        Ok(read::<StoredFence>(entry)?.into_fence(host, id, epoch))
     }
 
     fn read_session(keys: &Keys, entry: &Entry) -> Result<LeasedSession, StoreError> {

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use volcore::claim::{Claim, HoldState, Holder};
+use volcore::host::MasterId;
 use volcore::name::SnapshotName;
 use volcore::options::OptionSet;
 use volcore::order::{Order, OrderState, Thawed, ThawedBy};
 use volcore::snapshot::{SnapshotFailure, SnapshotLog};
 use volcore::spec::VolumeSpec;
+use volcore::takeover::Fence;
 use volcore::volume::{Disposal, Flattening, ImageFit, Volume, VolumeState};
 
 use super::*;
@@ -153,6 +155,7 @@ fn a_claim_and_its_epoch() {
     let holder = Holder {
         host: "h1".parse().unwrap(),
         boot: "b1".parse().unwrap(),
+        instance: None,
         state: HoldState::Mounted,
         mounts: ["m1".parse().unwrap(), "m2".parse().unwrap()].into(),
         clients: vec!["10.0.0.1:0/77".into()],
@@ -162,8 +165,30 @@ fn a_claim_and_its_epoch() {
     let stored = StoredClaim::from(&claim);
     insta::assert_snapshot!(golden(&stored), @r#"{"v":1,"epoch":9,"holders":[{"host":"h1","boot_id":"b1","state":"mounted","mount_ids":["m1","m2"],"clients":["10.0.0.1:0/77"],"since":"1970-01-01T00:00:04Z"}]}"#);
     assert_eq!(stored.into_claim(claim.volume.clone()), claim);
+    let mut fenced = claim.fenced_by(MasterId(Uuid::from_u128(5)), at(6));
+    fenced.holders[0].instance = Some(Uuid::from_u128(8));
+    let stored = StoredClaim::from(&fenced);
+    insta::assert_snapshot!(golden(&stored), @r#"{"v":1,"epoch":9,"holders":[{"host":"h1","boot_id":"b1","instance_id":"00000000-0000-0000-0000-000000000008","state":{"fencing":{"by":"00000000-0000-0000-0000-000000000005","since":"1970-01-01T00:00:06Z"}},"mount_ids":["m1","m2"],"clients":["10.0.0.1:0/77"],"since":"1970-01-01T00:00:04Z"}]}"#);
+    assert_eq!(stored.into_claim(fenced.volume.clone()), fenced);
     insta::assert_snapshot!(golden(&StoredEpoch::from(9)), @r#"{"v":1,"epoch":9}"#);
     assert_eq!(u64::from(StoredEpoch::from(9)), 9);
+}
+
+#[test]
+fn a_fence_and_a_volmaster() {
+    let fence = Fence {
+        host: "h1".parse().unwrap(),
+        volume: "t/v".parse().unwrap(),
+        epoch: 9,
+        boot: "b1".parse().unwrap(),
+        instance: Some(Uuid::from_u128(8)),
+        clients: ["10.0.0.1:0/77".to_owned()].into(),
+        since: at(4),
+    };
+    let stored = StoredFence::from(&fence);
+    insta::assert_snapshot!(golden(&stored), @r#"{"v":1,"boot_id":"b1","instance_id":"00000000-0000-0000-0000-000000000008","clients":["10.0.0.1:0/77"],"since":"1970-01-01T00:00:04Z"}"#);
+    assert_eq!(stored.into_fence(fence.host.clone(), fence.volume.clone(), 9), fence);
+    insta::assert_snapshot!(golden(&StoredMaster::new(at(4))), @r#"{"v":1,"since":"1970-01-01T00:00:04Z"}"#);
 }
 
 #[test]

@@ -18,6 +18,7 @@ pub(super) struct State {
     pub(super) pools: BTreeMap<PoolName, Pool>,
     pub(super) cluster: Cluster,
     pub(super) ids: u64,
+    pub(super) blocklist: BTreeSet<String>,
     pub(super) copying: Duration,
 }
 
@@ -52,6 +53,8 @@ pub struct FakeImage {
     pub limits: RateLimits,
     /// Who has it open.
     pub watchers: BTreeSet<String>,
+    /// Who has locked it.
+    pub owner: Option<String>,
     /// What hosts have written on it since.
     pub data: Vec<u8>,
     /// Its snapshots, the oldest first.
@@ -99,6 +102,7 @@ impl FakeImage {
             format: None,
             limits: RateLimits::default(),
             watchers: BTreeSet::new(),
+            owner: None,
             data: Vec::new(),
             snapshots: Vec::new(),
             parent: None,
@@ -162,6 +166,17 @@ impl FakeImages {
     /// Lets a client open an image.
     pub fn watch(&self, image: &ImageName, client: &str) {
         self.with_image(image, |image| image.watchers.insert(client.to_owned()));
+    }
+
+    /// Lets a client open an image and lock it.
+    pub fn lock_for(&self, image: &ImageName, client: &str) {
+        self.watch(image, client);
+        self.with_image(image, |image| image.owner = Some(client.to_owned()));
+    }
+
+    /// The clients that are kept out.
+    pub fn blocklist(&self) -> BTreeSet<String> {
+        self.lock().blocklist.clone()
     }
 
     /// Lets a client close it.
