@@ -14,3 +14,4 @@ pub mod config;
 pub mod docker;
 pub mod host;
 pub mod master;
+pub mod serve;

@@ -19,12 +19,13 @@ use volplugin::app::orders::Obeying;
 use volplugin::app::{Me, Plugin};
 use volplugin::background;
 use volplugin::config::{Args, Config, LogFormat};
-use volplugin::docker::server::serve;
+use volplugin::docker::server;
 use volplugin::docker::socket::PluginSocket;
 use volplugin::host::identity::Identity;
 use volplugin::host::locks::Locks;
 use volplugin::host::standing::Standing;
 use volplugin::host::uses::Uses;
+use volplugin::serve;
 use volstorage::linux::{Deadlines, LinuxHost, LinuxHostConfig};
 
 /// What all volplugins of a machine share.
@@ -33,6 +34,10 @@ const RUN: &str = "/run/volplugin";
 const DRAIN: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1);
+    if args.next().is_some_and(|first| first == serve::SUBCOMMAND) {
+        return serve::main(args);
+    }
     let config = match Config::load(Args::parse()) {
         Ok(config) => config,
         Err(error) => {
@@ -64,6 +69,7 @@ async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
         mount_root: config.mount_root.clone(),
         ceph_conf: config.ceph_conf,
         ceph_user: config.ceph_user,
+        server: serve::command()?,
         deadlines: Deadlines::default(),
     });
     let plugin = Arc::new(Plugin {
@@ -93,8 +99,8 @@ async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     tokio::spawn(background::changes::run(Arc::clone(&plugin)));
     tokio::spawn(background::orders::run(Arc::clone(&plugin)));
     tokio::spawn(background::reconcile::run(Arc::clone(&plugin)));
-    let serving = serve(&socket, Arc::clone(&plugin), calls.clone(), stop.clone());
-    // Cancel-safe: serve() is dropped only at the end of the process.
+    let serving = server::serve(&socket, Arc::clone(&plugin), calls.clone(), stop.clone());
+    // Cancel-safe: serving is dropped only at the end of the process.
     tokio::select! {
         () = serving => {}
         () = told_to_stop() => stop.cancel(),

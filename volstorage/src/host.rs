@@ -185,10 +185,19 @@ pub enum HostError {
          volume has been stopped; if it has left its lock, `volcli mount force-remove` breaks that before the next one"
     )]
     ServerGone {
-        /// Its name, such as `rbd-fuse`.
+        /// Its name, such as `rbd-nbd`.
         program: &'static str,
         /// Its number, while it ran.
         pid: i32,
+        /// The image, as `pool/name`.
+        image: String,
+    },
+    /// The image was given to another host: the cluster has fenced this host's client off, or its lock was broken.
+    #[error(
+        "image {image} belongs to another host now: this host's client was fenced off, and nothing is read or written here \
+         any more; stop the containers that still use the volume"
+    )]
+    Fenced {
         /// The image, as `pool/name`.
         image: String,
     },
@@ -229,9 +238,10 @@ impl HostError {
         match self {
             HostError::NoAccess { .. } => Kind::Invalid,
             HostError::NoImage { .. } => Kind::NotFound,
-            HostError::Busy { .. } | HostError::Locked { .. } | HostError::ServerGone { .. } => {
-                Kind::Busy
-            }
+            HostError::Busy { .. }
+            | HostError::Locked { .. }
+            | HostError::ServerGone { .. }
+            | HostError::Fenced { .. } => Kind::Busy,
             HostError::Deadline { .. } => Kind::Unavailable,
             HostError::Unmountable { .. } | HostError::Failed { .. } => Kind::Internal,
         }
@@ -243,11 +253,25 @@ impl HostError {
 /// of their own, inside Docker's. Calls for one image must not overlap: the caller holds a lock per volume.
 #[async_trait]
 pub trait HostDriver: Send + Sync + 'static {
+    /// Makes ready who will serve an image, and gives the addresses of the Ceph clients (`ip:port/nonce`, as the owners of
+    /// locks are known by) that will be able to write, as far as they are known before it is mapped: those of a server of
+    /// `fuse`. The kernel and nbd have none yet, and local files have none at all. The image is not opened. `map` goes on
+    /// from here, and does this itself where nobody did; `unmap` undoes it, and so does the death of this process. A failure
+    /// undoes what was done. Of what is mapped already, the addresses that it has.
+    async fn ready(&self, request: &MapRequest) -> Result<Vec<String>, HostError>;
+
     /// Makes an image a block device. A failure undoes what was done.
     async fn map(&self, request: &MapRequest) -> Result<Mapping, HostError>;
 
     /// Takes the device away, its FUSE mount and process too, and waits until they are gone.
     async fn unmap(&self, source: &ImageSource) -> Result<Undone, HostError>;
+
+    /// Gives up an image that is somebody else's now: nothing is written to it any more from here, and nothing waits for it.
+    /// Its server is killed, what is mounted at `target` is shut down without writing anything out and unmounted, at once or
+    /// for those who still use it when they end, and so is the device detached. That somebody still uses them is no error:
+    /// what is left, also of the record, waits for `unmount` and `unmap`. Does not need the cluster. Absent when there was
+    /// nothing left to give up.
+    async fn abandon(&self, source: &ImageSource, target: &Path) -> Result<Undone, HostError>;
 
     /// Mounts a mapped device, after repairing what its journal or error flag calls for, and after giving it the
     /// UUID that it should have; then grows the file system to its device. That it could not grow is no failure but a
@@ -266,7 +290,8 @@ pub trait HostDriver: Send + Sync + 'static {
     async fn users(&self, device: &Path, target: &Path) -> Result<Vec<String>, HostError>;
 
     /// Whether what serves a mapping runs, as far as that can be said without touching the image: a server of
-    /// `fuse` or `nbd` that has ended is [`HostError::ServerGone`]. The kernel needs none, and what is not known is fine.
+    /// `fuse` or `nbd` that has ended is [`HostError::ServerGone`], and one of `fuse` that was fenced off, be it running or not,
+    /// [`HostError::Fenced`]. The kernel needs none, and what is not known is fine.
     async fn serves(&self, source: &ImageSource) -> Result<(), HostError>;
 
     /// The space in a mounted file system.

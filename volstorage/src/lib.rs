@@ -17,4 +17,5 @@ pub mod image;
 pub mod linux;
 pub mod process;
 pub mod rbd;
+pub mod serve;
 mod superblock;

@@ -1,7 +1,7 @@
 //! The machine's side of storage on Linux: [`LinuxHost`], the [`HostDriver`] of a volplugin.
 //!
 //! An image of Ceph is reached through the kernel's rbd (`kernel`), `rbd-nbd` (`nbd`), or
-//! `rbd-fuse` with a loop device over its file (`fuse`); a local file through a loop device. Then
+//! a server of ours with a loop device over its file (`fuse`); a local file through a loop device. Then
 //! its file system is mounted.
 //!
 //! # What is true at any time
@@ -17,9 +17,10 @@
 //!
 //! Dropping a call stops waiting and leaves things as they are, as a death would.
 //!
-//! `rbd-fuse` serves on when volplugin ends. A service manager must not kill it either:
+//! A server serves on when volplugin ends. A service manager must not kill it either:
 //! for systemd, `KillMode=process`.
 
+mod abandon;
 mod attach;
 mod freezing;
 mod fuse;
@@ -41,6 +42,7 @@ mod process_table;
 
 use std::collections::HashMap;
 use std::error::Error;
+use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -73,8 +75,19 @@ pub struct LinuxHostConfig {
     pub ceph_conf: PathBuf,
     /// The name to log in with, without `client.`.
     pub ceph_user: String,
+    /// What serves an image of access `fuse`.
+    pub server: ServerCommand,
     /// How long things may take.
     pub deadlines: Deadlines,
+}
+
+/// The program that runs [`serve::main`](crate::serve::main), and the arguments that come before those for it.
+#[derive(Clone, Debug)]
+pub struct ServerCommand {
+    /// Its absolute path.
+    pub program: PathBuf,
+    /// Such as `serve`.
+    pub args: Vec<OsString>,
 }
 
 /// How long each operation may take in all. A mount that has to map and unmap too stays inside Docker's
@@ -127,6 +140,8 @@ struct Shared {
     config: LinuxHostConfig,
     ledger: Ledger,
     programs: Programs,
+    /// Servers that are ready to open their image.
+    readied: Mutex<HashMap<ImageSource, fuse::Readied>>,
     /// What keeps devices attached until they are mounted.
     held: Mutex<HashMap<ImageSource, OwnedFd>>,
     /// What `auto` is on this machine, once it was asked for.
@@ -137,7 +152,7 @@ struct Shared {
 
 #[derive(Debug)]
 struct Programs {
-    rbd_fuse: Program,
+    server: Program,
     rbd: Program,
     rbd_nbd: Program,
     ceph_conf: Program,
@@ -163,7 +178,7 @@ impl LinuxHost {
         config.map_root = resolved(&config.map_root);
         config.mount_root = resolved(&config.mount_root);
         let programs = Programs {
-            rbd_fuse: Program::find("rbd-fuse", "rbd-fuse"),
+            server: Program::at(fuse::PROGRAM, fuse::PACKAGE, config.server.program.clone()),
             rbd: Program::find("rbd", "ceph-common"),
             rbd_nbd: Program::find("rbd-nbd", "rbd-nbd"),
             ceph_conf: Program::find("ceph-conf", "ceph-common"),
@@ -176,9 +191,9 @@ impl LinuxHost {
         };
         // No pool has a name that begins with a dot.
         let ledger = Ledger::new(config.map_root.join(".records"));
-        let (held, auto) = (Mutex::default(), OnceCell::new());
+        let (readied, held, auto) = (Mutex::default(), Mutex::default(), OnceCell::new());
         let login = kernel::LastLogin::default();
-        let shared = Shared { config, ledger, programs, held, auto, login, faults };
+        let shared = Shared { config, ledger, programs, readied, held, auto, login, faults };
         LinuxHost { shared: Arc::new(shared) }
     }
 
@@ -248,6 +263,12 @@ impl Operation<'_> {
         .await
     }
 
+    /// The same, for a last question when the time is over.
+    fn within_breath(self) -> Self {
+        const BREATH: Duration = Duration::from_secs(2);
+        Operation { ends: Instant::now() + BREATH, ..self }
+    }
+
     /// A program that has to end in time.
     fn run(&self, program: &Program) -> Run {
         Run::new(program, self.left())
@@ -269,6 +290,17 @@ impl Operation<'_> {
 impl Shared {
     fn hold(&self, source: &ImageSource, device: OwnedFd) {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).insert(source.clone(), device);
+    }
+
+    /// Takes the server that is ready for an image.
+    fn take_readied(&self, source: &ImageSource) -> Option<fuse::Readied> {
+        self.readied.lock().unwrap_or_else(PoisonError::into_inner).remove(source)
+    }
+
+    /// Keeps a server until its image is mapped.
+    fn keep_readied(&self, readied: fuse::Readied) {
+        let source = readied.record.source.clone();
+        self.readied.lock().unwrap_or_else(PoisonError::into_inner).insert(source, readied);
     }
 
     fn let_go(&self, source: &ImageSource) {
@@ -311,12 +343,20 @@ impl From<Broken> for HostError {
 
 #[async_trait]
 impl HostDriver for LinuxHost {
+    async fn ready(&self, request: &MapRequest) -> Result<Vec<String>, HostError> {
+        self.ready_image(request).await
+    }
+
     async fn map(&self, request: &MapRequest) -> Result<Mapping, HostError> {
         self.map_image(request).await
     }
 
     async fn unmap(&self, source: &ImageSource) -> Result<Undone, HostError> {
         self.unmap_image(source).await
+    }
+
+    async fn abandon(&self, source: &ImageSource, target: &Path) -> Result<Undone, HostError> {
+        self.within(self.deadlines().unmap).abandon(source, target).await
     }
 
     async fn mount(&self, mapping: &Mapping, request: &MountRequest) -> Result<Mounted, HostError> {

@@ -10,6 +10,7 @@
 
 mod child;
 mod freeze;
+mod service;
 mod write;
 
 use std::ffi::{OsStr, OsString};
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use freeze::{Freeze, freeze, thaw};
+pub use service::Service;
 pub use write::{Key, LAST_BREATH, WriteError, write};
 
 /// How much of what a child wrote on stderr is kept: the last bytes of it.
@@ -43,6 +45,11 @@ impl Program {
     /// package is enough.
     pub fn find(name: &'static str, package: &'static str) -> Program {
         Program { name, package, path: search(name) }
+    }
+
+    /// A program whose path is known, such as our own.
+    pub fn at(name: &'static str, package: &'static str, path: PathBuf) -> Program {
+        Program { name, package, path: Some(path) }
     }
 
     /// Its absolute path.
@@ -162,7 +169,17 @@ impl Run {
         child::output(self).await
     }
 
-    /// Runs a program that puts itself into the background (`rbd-fuse`), until it has done so: the
+    /// Starts a program that is spoken with and serves on, whatever becomes of this process: in a session of its own, with
+    /// pipes to it as standard input and output, no other descriptor of ours, and what it writes on stderr in the file `log`,
+    /// which is made anew. It is called what [`Program`] calls it. The deadline is not used.
+    ///
+    /// # Errors
+    /// See [`ProcessError`].
+    pub fn service(self, log: &Path) -> Result<Service, ProcessError> {
+        service::start(&self, log)
+    }
+
+    /// Runs a program that puts itself into the background (`rbd-nbd`), until it has done so: the
     /// first process ends, and what it leaves running is kept. It gets `/dev/null` as standard input
     /// and output, and a nameless file as stderr, so that nobody waits for a pipe that the daemon
     /// holds.

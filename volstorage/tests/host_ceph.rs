@@ -1,4 +1,4 @@
-//! `LinuxHost` on a real Ceph, through `rbd-fuse`.
+//! `LinuxHost` on a real Ceph, through servers of ours.
 //!
 //! One cluster serves the whole binary. Tests that freeze a part of it have it to themselves.
 
@@ -86,7 +86,8 @@ async fn every_step_may_break() {
             let wanted = [
                 "write the record",
                 "make the map's folder",
-                "start rbd-fuse",
+                "start the server",
+                "open the image",
                 "attach the loop device",
                 "complete the record",
                 "make the mount's folder",
@@ -97,7 +98,7 @@ async fn every_step_may_break() {
             let wanted = [
                 "unmount",
                 "remove the mount's folder",
-                "unmount rbd-fuse",
+                "unmount the server",
                 "remove the map's folder",
                 "remove the record",
             ];
@@ -173,13 +174,15 @@ async fn a_server_that_was_killed_leaves_nothing() {
     kill(server(&bed), Signal::SIGKILL).unwrap();
     assert_eq!(host.unmap(&source).await.unwrap(), Undone::Done);
     bed.assert_clean();
-    // It died with the lock, and we may not break it.
-    let mapping = host.map(&map(&source)).await.unwrap();
-    let error = host.mount(&mapping, &mount(&target)).await.unwrap_err();
+    // It died with the lock, which is waited for while Ceph takes it for alive, and we may not break it.
+    let error = host.map(&map(&source)).await.unwrap_err();
     let HostError::Locked { image, holders } = &error else { panic!("{error:?}") };
     assert_eq!(image, "rbd/t.killed");
     assert!(holders[0].starts_with("client."), "{holders:?}");
+    bed.assert_clean();
+    CEPH.fence("t.killed");
     // Mapped again over the remains.
+    host.map(&map(&source)).await.unwrap();
     kill(server(&bed), Signal::SIGKILL).unwrap();
     CEPH.fence("t.killed");
     let mapping = host.map(&map(&source)).await.unwrap();
@@ -196,7 +199,7 @@ async fn a_server_that_was_killed_leaves_nothing() {
     assert_eq!(error.kind(), Kind::Busy, "{error:?}");
     down(&host, &source, &target).await;
     bed.assert_clean();
-    // Attaching waits for the lock, for as long as the dead client seems to live.
+    // For as long as the dead client seems to live, the lock is waited for.
     does_not_answer(&impatient(&CEPH.conf), &source).await;
     CEPH.fence("t.killed");
     up(&host, &source, &target).await;
@@ -215,7 +218,7 @@ async fn gone(host: &LinuxHost, source: &ImageSource, pid: Pid) {
         }
     };
     let text = error.to_string();
-    let expected = format!("rbd-fuse (pid {pid}) of image rbd/t.killed is gone");
+    let expected = format!("volplugin-serve (pid {pid}) of image rbd/t.killed is gone");
     assert!(text.starts_with(&expected), "{text}");
 }
 

@@ -16,7 +16,7 @@ use super::ffi::{self, Api, RadosHandle};
 use super::pool::Pool;
 use super::text::{c_string, copy_c_str, nul_list, until_nul};
 
-/// How long to wait for the cluster; each is rounded up to whole seconds, and at least one.
+/// How long to wait for the cluster; each is rounded up to whole seconds, and at least one. [`Duration::MAX`] is for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// For the first contact with a monitor (`client_mount_timeout`).
@@ -266,8 +266,10 @@ impl fmt::Debug for Cluster {
 /// The timeouts are infinite or five minutes by default. With an admin socket under a name from the configuration
 /// file, all clients of a host but one would print an error when they bind it.
 fn settings(timeouts: &Timeouts) -> [(&'static CStr, String); 4] {
-    let seconds =
-        |time: Duration| (time.as_secs() + u64::from(time.subsec_nanos() > 0)).max(1).to_string();
+    let seconds = |time: Duration| match time {
+        Duration::MAX => "0".to_owned(),
+        time => (time.as_secs() + u64::from(time.subsec_nanos() > 0)).max(1).to_string(),
+    };
     [
         (c"client_mount_timeout", seconds(timeouts.connect)),
         (c"rados_mon_op_timeout", seconds(timeouts.monitor)),
@@ -365,5 +367,7 @@ mod tests {
         };
         let values: Vec<String> = settings(&timeouts).into_iter().map(|(_, value)| value).collect();
         assert_eq!(values, ["1", "2", "7", ""]);
+        let for_ever = Timeouts { osd: Duration::MAX, ..timeouts };
+        assert_eq!(settings(&for_ever)[2].1, "0");
     }
 }

@@ -195,6 +195,11 @@ function_table! {
         fn rbd_flush(image: ImageHandle) -> c_int;
         fn rbd_aio_create_completion(arg: *mut c_void, callback: CompletionFn, completion: *mut CompletionHandle) -> c_int;
         fn rbd_aio_write(image: ImageHandle, offset: u64, len: usize, buf: *const c_char, completion: CompletionHandle) -> c_int;
+        fn rbd_aio_read(image: ImageHandle, offset: u64, len: usize, buf: *mut c_char, completion: CompletionHandle) -> c_int;
+        fn rbd_aio_write_zeroes(
+            image: ImageHandle, offset: u64, len: usize, completion: CompletionHandle, zero_flags: c_int, op_flags: c_int,
+        ) -> c_int;
+        fn rbd_aio_flush(image: ImageHandle, completion: CompletionHandle) -> c_int;
         fn rbd_aio_wait_for_complete(completion: CompletionHandle) -> c_int;
         fn rbd_aio_get_return_value(completion: CompletionHandle) -> isize;
         fn rbd_aio_release(completion: CompletionHandle);

@@ -38,6 +38,7 @@
 //! [`CephError::LibrariesMissing`], which names the packages.
 
 pub mod abi;
+mod aio;
 mod class;
 mod cluster;
 mod control;
@@ -51,12 +52,14 @@ mod lease;
 mod locks;
 mod metadata;
 mod notify;
+mod own;
 mod past_lock;
 mod pool;
 mod snapshots;
 mod text;
 mod trash;
 
+pub use aio::AsyncImage;
 pub use class::Step;
 pub use cluster::{Cluster, ConnectOptions, Key, MonReply, Timeouts};
 pub use control::Locker;

@@ -43,6 +43,7 @@ struct State {
     missing: HashSet<ImageSource>,
     blank: HashSet<ImageSource>,
     unserved: HashSet<ImageSource>,
+    fenced: HashSet<ImageSource>,
     contents: BTreeMap<String, Content>,
     /// What is frozen, by device, and until when.
     frozen: BTreeMap<PathBuf, Instant>,
@@ -73,8 +74,25 @@ const SIZE: u64 = 10 << 20;
 struct Mapped {
     mapping: Mapping,
     mode: Mode,
-    /// Whether the device is there; what is left without it waits for `unmap`.
-    attached: bool,
+    /// How far it has come.
+    stage: Stage,
+}
+
+/// How far a mapping has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// A server waits for the word to open the image.
+    Ready,
+    /// The device is there.
+    Attached,
+    /// It is not, any more; what is left waits for `unmap`.
+    Left,
+}
+
+impl Mapped {
+    fn is_attached(&self) -> bool {
+        self.stage == Stage::Attached
+    }
 }
 
 impl State {
@@ -141,9 +159,70 @@ impl State {
         let held: Vec<bool> =
             self.mapped.iter().map(|it| !self.holders(&it.mapping.device).is_empty()).collect();
         for (mapped, held) in self.mapped.iter_mut().zip(held) {
-            mapped.attached &= held;
+            if !(mapped.is_attached() && held) {
+                mapped.stage = Stage::Left;
+            }
         }
     }
+
+    /// What is there of a mapping that will do, after what is in the way was taken away.
+    fn make_room(
+        &mut self,
+        faults: &Faults,
+        request: &MapRequest,
+    ) -> Result<Option<usize>, HostError> {
+        let Some(index) = self.position(&request.source) else { return Ok(None) };
+        let found = &self.mapped[index];
+        let is_ready = found.stage == Stage::Ready && is_served(request);
+        if (found.is_attached() || is_ready) && found.mode == request.mode {
+            return Ok(Some(index));
+        }
+        let holders = self.holders(&found.mapping.device);
+        if found.stage != Stage::Ready && !holders.is_empty() {
+            return Err(busy(&found.mapping.device, holders));
+        }
+        faults.effect("unmap", || {
+            self.mapped.remove(index);
+            Ok(None)
+        })
+    }
+
+    /// Undoes what failed, unless the process is dead.
+    fn undo(&mut self, faults: &Faults, source: &ImageSource) {
+        if let (Some(index), Ok(())) = (self.position(source), faults.alive("undo")) {
+            self.mapped.remove(index);
+        }
+    }
+
+    /// Adds a mapping, with a device and, where a server serves it, with the address of that.
+    fn add(&mut self, request: &MapRequest, stage: Stage) -> Mapping {
+        self.devices += 1;
+        self.unserved.remove(&request.source);
+        self.fenced.remove(&request.source);
+        let address = || format!("10.77.0.11:0/{}", self.devices);
+        let mapping = Mapping {
+            source: request.source.clone(),
+            device: format!("/dev/fake{}", self.devices).into(),
+            access: match request.access {
+                Access::Auto => Access::Fuse,
+                access => access,
+            },
+            // The kernel's client is known when it has mapped the image.
+            clients: if is_local(&request.source) { Vec::new() } else { vec![address()] },
+        };
+        self.mapped.push(Mapped { mapping: mapping.clone(), mode: request.mode, stage });
+        mapping
+    }
+}
+
+fn is_local(source: &ImageSource) -> bool {
+    matches!(source, ImageSource::File { .. })
+}
+
+/// Whether a server of ours serves it.
+fn is_served(request: &MapRequest) -> bool {
+    let access = matches!(request.access, Access::Auto | Access::Fuse);
+    access && !is_local(&request.source)
 }
 
 impl Default for FakeHost {
@@ -249,7 +328,12 @@ impl FakeHost {
         self.state().unserved.insert(source.clone());
     }
 
-    /// Starts the process again after a death: devices that were not mounted yet are gone.
+    /// Says that another host has been given this image, until it is mapped anew.
+    pub fn fence(&self, source: &ImageSource) {
+        self.state().fenced.insert(source.clone());
+    }
+
+    /// Starts the process again after a death: servers that were only ready, and devices that were not mounted yet are gone.
     pub fn restart(&self) {
         self.faults.revive();
         self.state().let_go();
@@ -280,41 +364,35 @@ fn busy(what: &Path, holders: Vec<String>) -> HostError {
 
 #[async_trait]
 impl HostDriver for FakeHost {
+    async fn ready(&self, request: &MapRequest) -> Result<Vec<String>, HostError> {
+        let mut state = self.state();
+        if let Some(index) = state.make_room(&self.faults, request)? {
+            return Ok(state.mapped[index].mapping.clients.clone());
+        }
+        if !is_served(request) {
+            return Ok(Vec::new());
+        }
+        let ready =
+            self.faults.effect("make ready", || Ok(state.add(request, Stage::Ready).clients));
+        ready.inspect_err(|_| state.undo(&self.faults, &request.source))
+    }
+
     async fn map(&self, request: &MapRequest) -> Result<Mapping, HostError> {
         let mut state = self.state();
+        let ready = state.make_room(&self.faults, request)?;
+        if let Some(index) = ready.filter(|index| state.mapped[*index].is_attached()) {
+            return Ok(state.mapped[index].mapping.clone());
+        }
         if state.missing.contains(&request.source) {
+            state.undo(&self.faults, &request.source);
             return Err(HostError::NoImage { image: name(&request.source) });
         }
-        if let Some(index) = state.position(&request.source) {
-            let found = &state.mapped[index];
-            if found.attached && found.mode == request.mode {
-                return Ok(found.mapping.clone());
-            }
-            let holders = state.holders(&found.mapping.device);
-            if found.attached && !holders.is_empty() {
-                return Err(busy(&found.mapping.device, holders));
-            }
-            self.faults.effect("unmap", || {
-                state.mapped.remove(index);
-                Ok::<_, HostError>(())
-            })?;
-        }
-        self.faults.effect("map", || {
-            state.unserved.remove(&request.source);
-            state.devices += 1;
-            let mapping = Mapping {
-                source: request.source.clone(),
-                device: format!("/dev/fake{}", state.devices).into(),
-                access: match request.access {
-                    Access::Auto => Access::Fuse,
-                    access => access,
-                },
-                clients: Vec::new(),
-            };
-            let (mode, attached) = (request.mode, true);
-            state.mapped.push(Mapped { mapping: mapping.clone(), mode, attached });
-            Ok(mapping)
-        })
+        let mapped = self.faults.effect("map", || {
+            let Some(index) = ready else { return Ok(state.add(request, Stage::Attached)) };
+            state.mapped[index].stage = Stage::Attached;
+            Ok(state.mapped[index].mapping.clone())
+        });
+        mapped.inspect_err(|_| state.undo(&self.faults, &request.source))
     }
 
     async fn unmap(&self, source: &ImageSource) -> Result<Undone, HostError> {
@@ -327,8 +405,40 @@ impl HostDriver for FakeHost {
         }
         self.faults.effect("unmap", || {
             state.mapped.remove(index);
+            state.fenced.remove(source);
             Ok(Undone::Done)
         })
+    }
+
+    async fn abandon(&self, source: &ImageSource, target: &Path) -> Result<Undone, HostError> {
+        self.faults.alive("give up an image")?;
+        let mut state = self.state();
+        let mut undone = Undone::Absent;
+        if let Some(index) = state.position(source)
+            && state.mapped[index].stage != Stage::Left
+            && !state.unserved.contains(source)
+        {
+            self.faults.effect("kill the server", || {
+                state.unserved.insert(source.clone());
+                undone = Undone::Done;
+                Ok::<_, HostError>(())
+            })?;
+        }
+        if let Some(index) = state.mounts.iter().position(|(_, mounted)| mounted == target) {
+            self.faults.effect("detach the mount", || {
+                let (device, _) = state.mounts.remove(index);
+                state.limits.remove(&device);
+                state.frozen.remove(&device);
+                undone = Undone::Done;
+                Ok::<_, HostError>(())
+            })?;
+        }
+        if let Some(index) = state.position(source)
+            && state.holders(&state.mapped[index].mapping.device).is_empty()
+        {
+            state.mapped[index].stage = Stage::Left;
+        }
+        Ok(undone)
     }
 
     async fn mount(&self, mapping: &Mapping, request: &MountRequest) -> Result<Mounted, HostError> {
@@ -336,7 +446,7 @@ impl HostDriver for FakeHost {
         let found = state.position(&mapping.source).map(|index| &state.mapped[index]);
         let device = mapping.device.clone();
         let mode = match found {
-            Some(found) if found.attached && found.mapping.device == device => found.mode,
+            Some(found) if found.is_attached() && found.mapping.device == device => found.mode,
             Some(_) | None => {
                 return Err(HostError::Failed {
                     action: format!("mount {} from {}", name(&mapping.source), device.display()),
@@ -395,7 +505,7 @@ impl HostDriver for FakeHost {
             state.limits.remove(&device);
             let held = state.is_mounted(&device) || !state.holders(&device).is_empty();
             for mapped in state.mapped.iter_mut().filter(|it| it.mapping.device == device) {
-                mapped.attached = held;
+                mapped.stage = if held { Stage::Attached } else { Stage::Left };
             }
             Ok(Undone::Done)
         })
@@ -406,7 +516,7 @@ impl HostDriver for FakeHost {
         let state = self.state();
         let found = |mapped: &Mapped| Found {
             source: mapped.mapping.source.clone(),
-            device: mapped.attached.then(|| mapped.mapping.device.clone()),
+            device: mapped.is_attached().then(|| mapped.mapping.device.clone()),
         };
         let mappings = state.mapped.iter().map(found).collect();
         Ok(Inventory { mappings, mounts: state.mounts.clone() })
@@ -418,9 +528,12 @@ impl HostDriver for FakeHost {
     }
 
     async fn serves(&self, source: &ImageSource) -> Result<(), HostError> {
+        if self.state().fenced.contains(source) {
+            return Err(HostError::Fenced { image: name(source) });
+        }
         if self.state().unserved.contains(source) {
             let image = name(source);
-            return Err(HostError::ServerGone { program: "rbd-fuse", pid: 1, image });
+            return Err(HostError::ServerGone { program: crate::serve::PROGRAM, pid: 1, image });
         }
         Ok(())
     }
@@ -512,7 +625,8 @@ impl HostDriver for FakeHost {
         }
         let mut state = self.state();
         let found = state.position(&mapping.source).map(|index| &state.mapped[index]);
-        if found.is_none_or(|found| !found.attached || found.mapping.device != mapping.device) {
+        if found.is_none_or(|found| !found.is_attached() || found.mapping.device != mapping.device)
+        {
             return Err(HostError::Failed {
                 action: format!("set the limits of {}", mapping.device.display()),
                 source: format!("{} is not mapped to it any more", name(&mapping.source)).into(),

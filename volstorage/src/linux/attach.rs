@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 use volcore::options::Access;
 
-use super::fuse::Manner;
+use super::fuse::{Manner, Readied};
 use super::ledger::Record;
 use super::loops::{self, LoopId};
-use super::{LinuxHost, Operation, Shared, failed, kernel, mountinfo, name_of, process_table};
+use super::process_table::{self, ProcessId};
+use super::{LinuxHost, Operation, Shared, failed, kernel, mountinfo, name_of};
 use crate::host::{HostError, MapRequest, Mapping, Undone};
 use crate::image::ImageSource;
 
@@ -26,21 +27,57 @@ enum Standing {
     Nothing,
 }
 
+/// How to go on with a mapping.
+enum Next {
+    /// There is nothing to do.
+    Mapped(Mapping),
+    /// A server waits for the word to open.
+    Readied(Box<Readied>),
+    /// From the start.
+    Anew(Access),
+}
+
 impl LinuxHost {
+    pub(super) async fn ready_image(&self, request: &MapRequest) -> Result<Vec<String>, HostError> {
+        check_names(&request.source)?;
+        let operation = self.within(self.deadlines().map);
+        let readied = match (operation.next(request).await?, &request.source) {
+            (Next::Mapped(mapping), _) => return Ok(mapping.clients),
+            (Next::Readied(readied), _) => *readied,
+            (Next::Anew(Access::Fuse), ImageSource::Rbd { pool, image }) => {
+                let record = operation.begin(request, Access::Fuse).await;
+                let started = match record {
+                    Ok(record) => operation.fuse_start(record, (pool, image)).await,
+                    Err(error) => Err(error),
+                };
+                self.or_undone(request, started).await?
+            }
+            (Next::Anew(_), _) => return Ok(Vec::new()),
+        };
+        let clients = readied.record.clients.clone();
+        self.shared.keep_readied(readied);
+        Ok(clients)
+    }
+
     pub(super) async fn map_image(&self, request: &MapRequest) -> Result<Mapping, HostError> {
         check_names(&request.source)?;
         let operation = self.within(self.deadlines().map);
-        let access = match operation.standing(request).await? {
-            Standing::Mapped(mapping) => return Ok(mapping),
-            Standing::Recorded(access) => access,
-            Standing::Unfit => {
-                operation.renew(&request.source).await?;
-                operation.choose(request).await?
-            }
-            Standing::Nothing => operation.choose(request).await?,
+        let mapped = match operation.next(request).await? {
+            Next::Mapped(mapping) => return Ok(mapping),
+            Next::Readied(readied) => operation.fuse_open(*readied).await,
+            Next::Anew(access) => operation.map_anew(request, access).await,
         };
-        let error = match operation.map_anew(request, access).await {
-            Ok(mapping) => return Ok(mapping),
+        self.or_undone(request, mapped).await
+    }
+
+    /// Undoes what failed.
+    async fn or_undone<T>(
+        &self,
+        request: &MapRequest,
+        done: Result<T, HostError>,
+    ) -> Result<T, HostError> {
+        let error = match done {
+            Ok(done) => return Ok(done),
             Err(error) => error,
         };
         // A server that does not answer will not end by itself either.
@@ -62,6 +99,27 @@ impl LinuxHost {
 }
 
 impl Operation<'_> {
+    /// What there is to do, after what is in the way was taken away.
+    async fn next(&self, request: &MapRequest) -> Result<Next, HostError> {
+        let source = &request.source;
+        if let Some(readied) = self.shared.take_readied(source) {
+            let access = [Access::Auto, Access::Fuse].contains(&request.access);
+            if access && readied.record.mode == request.mode && readied.is_there() {
+                return Ok(Next::Readied(Box::new(readied)));
+            }
+            // Its pipes are closed now, and it ends.
+        }
+        Ok(match self.standing(request).await? {
+            Standing::Mapped(mapping) => Next::Mapped(mapping),
+            Standing::Recorded(access) => Next::Anew(access),
+            Standing::Unfit => {
+                self.renew(source).await?;
+                Next::Anew(self.choose(request).await?)
+            }
+            Standing::Nothing => Next::Anew(self.choose(request).await?),
+        })
+    }
+
     /// What the record and the kernel say together.
     async fn standing(&self, request: &MapRequest) -> Result<Standing, HostError> {
         let request = request.clone();
@@ -85,7 +143,7 @@ impl Operation<'_> {
             let held = attached.hold(&file).map_err(failed("open the loop device"))?;
             // A server that was killed answers at once that it is not connected.
             Ok(match held.filter(|_| file.metadata().is_ok()) {
-                Some(device) => Standing::Mapped(shared.keep(source, attached, device)),
+                Some(device) => Standing::Mapped(shared.keep(&record, attached, device)),
                 None => Standing::Unfit,
             })
         })
@@ -111,29 +169,38 @@ impl Operation<'_> {
         if nbd { Access::Nbd } else { Access::Fuse }
     }
 
-    async fn map_anew(&self, request: &MapRequest, access: Access) -> Result<Mapping, HostError> {
+    /// Writes down what is about to be mapped.
+    async fn begin(&self, request: &MapRequest, access: Access) -> Result<Record, HostError> {
         let source = &request.source;
         let record = self.shared.ledger.begin(source, access, request.mode);
         let record = self.call(format!("record {}", name_of(source)), move |shared| {
             shared.write(&record, "write the record")?;
             Ok(record)
         });
-        let record = record.await?;
-        match (access, source) {
+        record.await
+    }
+
+    async fn map_anew(&self, request: &MapRequest, access: Access) -> Result<Mapping, HostError> {
+        let record = self.begin(request, access).await?;
+        match (access, &request.source) {
             (Access::Kernel, ImageSource::Rbd { pool, image }) => {
                 self.kernel_map((pool, image), request).await
             }
             (Access::Nbd, ImageSource::Rbd { .. }) => self.nbd_map(record).await,
             (_, ImageSource::Rbd { pool, image }) => {
-                self.fuse_start(pool, image, request.mode).await?;
-                self.attach(record).await
+                let readied = self.fuse_start(record, (pool, image)).await?;
+                self.fuse_open(readied).await
             }
-            (_, ImageSource::File { .. }) => self.attach(record).await,
+            (_, ImageSource::File { .. }) => self.attach(record, None).await,
         }
     }
 
     /// Attaches a loop device to the image's file, and completes the record.
-    async fn attach(&self, record: Record) -> Result<Mapping, HostError> {
+    pub(super) async fn attach(
+        &self,
+        record: Record,
+        server: Option<ProcessId>,
+    ) -> Result<Mapping, HostError> {
         let (source, mode) = (record.source.clone(), record.mode);
         let file = self.shared.file(&source);
         let action = format!("attach a loop device to {}", name_of(&source));
@@ -158,10 +225,9 @@ impl Operation<'_> {
         // Given up while it is still attaching, the descriptor is dropped, and the device goes.
         let (attached, device) = self.call(action, attach).await?;
         self.call(format!("record {}", name_of(&source)), move |shared| {
-            let server = shared.fuse_folder(&source).and_then(|folder| shared.server(&folder));
             let record = record.attached(attached, server);
             shared.write(&record, "complete the record")?;
-            Ok(shared.keep(&source, attached, device))
+            Ok(shared.keep(&record, attached, device))
         })
         .await
     }
@@ -188,21 +254,23 @@ impl Operation<'_> {
             move |shared: &Shared| {
                 shared.faults.alive("unmap")?;
                 shared.let_go(&source);
+                // Closes its pipes, too.
+                let readied = shared.take_readied(&source).and_then(|readied| readied.server());
                 let record = shared.ledger.read(&source).map_err(failed("read the record"))?;
                 let attached = record.as_ref().and_then(|record| record.attached);
                 let attached = match (&source, attached) {
                     (ImageSource::File { path }, None) => shared.attached_by_others(path)?,
                     (_, attached) => attached,
                 };
-                Ok((record, attached))
+                Ok((record, attached, readied))
             }
         };
         let action = format!("unmap {}", name_of(&source));
-        let (record, attached) = self.call(action.clone(), looked).await?;
+        let (record, attached, readied) = self.call(action.clone(), looked).await?;
         let mut found = record.is_some();
         match (&source, record.as_ref().map(|record| record.access)) {
-            (ImageSource::Rbd { pool, image }, Some(Access::Kernel)) => {
-                self.kernel_unmap(pool, image).await?;
+            (_, Some(Access::Kernel)) => {
+                self.kernel_unmap(&source, kernel::Removal::Unused).await?;
             }
             (_, Some(Access::Nbd)) => {
                 let found = record.and_then(|record| Some((record.nbd?, record.server)));
@@ -212,7 +280,7 @@ impl Operation<'_> {
                 if let Some(attached) = attached {
                     found |= self.detach(&source, attached).await?;
                 }
-                let server = record.and_then(|record| record.server);
+                let server = readied.or(record.and_then(|record| record.server));
                 found |= self.fuse_stop(&source, server, manner).await?;
             }
         }
@@ -225,7 +293,11 @@ impl Operation<'_> {
     }
 
     /// Detaches a loop device and waits until it is gone; says whether it was there.
-    async fn detach(&self, source: &ImageSource, attached: LoopId) -> Result<bool, HostError> {
+    pub(super) async fn detach(
+        &self,
+        source: &ImageSource,
+        attached: LoopId,
+    ) -> Result<bool, HostError> {
         let file = self.shared.file(source);
         let action = format!("detach {}", attached.device().display());
         let clear = {
@@ -284,6 +356,9 @@ impl Shared {
 
     /// Whether what serves a mapping runs.
     pub(super) fn is_served(&self, source: &ImageSource) -> Result<(), HostError> {
+        if self.ledger.mark(source).exists() {
+            return Err(HostError::Fenced { image: name_of(source) });
+        }
         let record = self.ledger.read(source).map_err(failed("read the record"))?;
         record.and_then(|record| record.server_gone()).map_or(Ok(()), Err)
     }
@@ -304,9 +379,9 @@ impl Shared {
         let Some(device) = held.filter(|_| attached.mode() == Some(request.mode)) else {
             return Ok(Standing::Unfit);
         };
-        let record = self.ledger.begin(source, Access::Fuse, request.mode);
-        self.write(&record.attached(attached, None), "write the record")?;
-        Ok(Standing::Mapped(self.keep(source, attached, device)))
+        let record = self.ledger.begin(source, Access::Fuse, request.mode).attached(attached, None);
+        self.write(&record, "write the record")?;
+        Ok(Standing::Mapped(self.keep(&record, attached, device)))
     }
 
     /// Whatever this host maps is recorded first. So without a record a device of the kernel is somebody else's: it keeps
@@ -336,13 +411,13 @@ impl Shared {
     }
 
     /// Keeps the device until it is mounted.
-    fn keep(&self, source: &ImageSource, attached: LoopId, device: OwnedFd) -> Mapping {
-        self.hold(source, device);
+    fn keep(&self, record: &Record, attached: LoopId, device: OwnedFd) -> Mapping {
+        self.hold(&record.source, device);
         Mapping {
-            source: source.clone(),
+            source: record.source.clone(),
             device: attached.device(),
             access: Access::Fuse,
-            clients: Vec::new(),
+            clients: record.clients.clone(),
         }
     }
 }

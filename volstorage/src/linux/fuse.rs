@@ -1,9 +1,8 @@
-//! `rbd-fuse`: shows one image as a file, for a loop device (rbd-fuse(8)).
+//! The server of one image ([`serve`](crate::serve)): shows it as a file, for a loop device.
 //!
-//! Seen with 16.2: without a monitor it hangs before it has mounted anything, and exits with 0 after
-//! 300 s. With one it mounts, exits with 0, and connects a second time in the background: a missing
-//! pool then ends the server, and a missing image is a folder without the file. So only a look at the
-//! file tells, and when there is none, `rbd info` tells why.
+//! It is started in two steps. Connected, it says by which addresses the cluster knows it, and waits; only when it is told to
+//! open does it take the image's lock, and can it write. Between the two it is kept in `Shared`, with the pipes to it: it ends
+//! when they are closed, so a process that dies in between leaves nothing that could write.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,18 +10,24 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
+use tokio::time::timeout;
 
+use super::ledger::{Record, remove_file};
 use super::process_table::{self, Handle, ProcessId};
 use super::{Operation, Shared, failed, mountinfo, mounts, name_of};
-use crate::host::{HostError, Mode};
+use crate::host::{HostError, Mapping};
 use crate::image::ImageSource;
-use crate::process::{Ending, ProcessError};
+use crate::process::{Run, Service};
+use crate::serve::{self, OPEN, Wanted, Word};
 
 /// The type of its mounts.
-pub(super) const FILESYSTEM: &str = "fuse.rbd-fuse";
+pub(super) const FILESYSTEM: &str = "fuse.volplugin";
 
 /// The server's name.
-pub(super) const PROGRAM: &str = "rbd-fuse";
+pub(super) const PROGRAM: &str = serve::PROGRAM;
+
+/// What the package is called that has it.
+pub(super) const PACKAGE: &str = "volplugin";
 
 /// How a server is ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,24 +38,43 @@ pub(super) enum Manner {
     Abort,
 }
 
+/// A server that is connected and waits for the word to open.
+#[derive(Debug)]
+pub(super) struct Readied {
+    service: Service,
+    server: Option<ProcessId>,
+    /// What is on record of it.
+    pub record: Record,
+}
+
+impl Readied {
+    /// Whether it still waits.
+    pub fn is_there(&self) -> bool {
+        self.server.is_some_and(|server| server.open().is_some())
+    }
+
+    /// Its process.
+    pub fn server(&self) -> Option<ProcessId> {
+        self.server
+    }
+}
+
 impl Operation<'_> {
-    /// Starts a server and waits until it shows the image.
+    /// Starts a server and waits until it is connected. The record is written already.
     pub(super) async fn fuse_start(
         &self,
-        pool: &str,
-        image: &str,
-        mode: Mode,
-    ) -> Result<(), HostError> {
-        const EFFECT: &str = "start rbd-fuse";
-        let config = &self.shared.config;
-        let source = ImageSource::Rbd { pool: pool.to_owned(), image: image.to_owned() };
-        let folder = config.map_root.join(pool).join(image);
-        // Where it takes too long, it is the cluster that does not answer.
-        let ceph = config.ceph_conf.display();
-        let action = format!("map {pool}/{image} from ceph ({ceph}) with rbd-fuse");
+        record: Record,
+        (pool, image): (&str, &str),
+    ) -> Result<Readied, HostError> {
+        const EFFECT: &str = "start the server";
+        let folder = self.shared.config.map_root.join(pool).join(image);
+        let action = self.fuse_action(&record.source);
         let make = {
-            let folder = folder.clone();
+            let (folder, source) = (folder.clone(), record.source.clone());
             move |shared: &Shared| {
+                // Of a server before; whoever reads it takes it for this one's.
+                let mark = shared.ledger.mark(&source);
+                remove_file(&mark).map_err(failed("remove the mark of a server before"))?;
                 let action = format!("make the folder {}", folder.display());
                 shared.faults.effect("make the map's folder", || {
                     mounts::make_folder(&folder, &shared.config.map_root).map_err(failed(action))
@@ -59,37 +83,93 @@ impl Operation<'_> {
         };
         self.call(action.clone(), make).await?;
         self.shared.faults.alive(EFFECT)?;
-        let server = self
-            .run(&self.shared.programs.rbd_fuse)
-            .arg("-c")
-            .arg(&config.ceph_conf)
-            .args(["-p", pool, "-r", image])
-            .args(if mode == Mode::ReadOnly { &["-o", "ro"][..] } else { &[] })
-            .env("CEPH_ARGS", format!("--id {}", config.ceph_user));
-        // The folder is last: that is how the server is found again.
-        server.arg(&folder).daemon().await.map_err(self.program_failed(action.clone()))?;
+        let run = self.server_of(&record, (pool, image))?.arg(&folder);
+        let log = self.shared.ledger.log(&record.source);
+        let mut service = run.service(&log).map_err(self.program_failed(action.clone()))?;
+        let server = ProcessId::running(service.pid());
         self.shared.faults.effect(EFFECT, || Ok::<_, HostError>(()))?;
-        let file = folder.join(image);
-        let look = move |_: &Shared| Ok(file.metadata());
-        match self.call(action.clone(), look).await? {
-            Ok(_) => Ok(()),
-            Err(error) => Err(self.explain(&source, failed(action)(error)).await),
+        match self.hear(&mut service, &record.source).await? {
+            Word::Connected { clients } => {
+                Ok(Readied { service, server, record: record.by(clients) })
+            }
+            word => Err(self.refused(&record.source, word).await),
         }
     }
 
-    /// Why an image is not shown, as far as `rbd` knows.
-    async fn explain(&self, source: &ImageSource, otherwise: HostError) -> HostError {
-        let image = name_of(source);
-        match self.rbd(&["info", "--format", "json", &image]).output().await {
-            Err(ProcessError::Failed { ending: Ending::Exit(libc::ENOENT), .. }) => {
-                HostError::NoImage { image }
-            }
-            Err(error @ ProcessError::Failed { .. }) => {
-                self.program_failed(format!("map {image}"))(error)
-            }
-            // It says that all is well, or is not installed.
-            Ok(_) | Err(_) => otherwise,
+    /// The command that serves an image, but for the folder: that is last, and how the server is found again.
+    fn server_of(&self, record: &Record, (pool, image): (&str, &str)) -> Result<Run, HostError> {
+        let config = &self.shared.config;
+        let wanted = Wanted {
+            conf: config.ceph_conf.clone(),
+            user: config.ceph_user.clone(),
+            pool: pool.to_owned(),
+            image: image.to_owned(),
+            mode: record.mode,
+            mark: self.shared.ledger.mark(&record.source),
+        };
+        let wanted = serde_json::to_string(&wanted)
+            .map_err(failed(format!("tell a server what {pool}/{image} is")))?;
+        Ok(self.run(&self.shared.programs.server).args(&config.server.args).arg(wanted))
+    }
+
+    /// Has a server open the image, and waits until it shows it; then attaches a loop device to that.
+    pub(super) async fn fuse_open(&self, readied: Readied) -> Result<Mapping, HostError> {
+        const EFFECT: &str = "open the image";
+        let Readied { mut service, server, record } = readied;
+        self.shared.faults.alive(EFFECT)?;
+        // One that does not listen any more has said why.
+        service.say(OPEN).await.ok();
+        match self.hear(&mut service, &record.source).await? {
+            Word::Ready => {}
+            word => return Err(self.refused(&record.source, word).await),
         }
+        self.shared.faults.effect(EFFECT, || Ok::<_, HostError>(()))?;
+        self.attach(record, server).await
+    }
+
+    /// What a server says next.
+    async fn hear(&self, service: &mut Service, source: &ImageSource) -> Result<Word, HostError> {
+        let action = self.fuse_action(source);
+        let line = match timeout(self.left(), service.hear()).await {
+            Ok(line) => line.map_err(failed(&*action))?,
+            // Another may have the lock, or the cluster does not answer.
+            Err(_elapsed) => {
+                return Err(self.within_breath().blame_lock(source, self.late(action)).await);
+            }
+        };
+        let Some(line) = line else {
+            let log = self.shared.ledger.log(source);
+            return Err(failed(action)(format!(
+                "{PROGRAM} has ended; it may have said why in {}",
+                log.display()
+            )));
+        };
+        serde_json::from_str(&line).map_err(failed(action))
+    }
+
+    /// The error of a server that does not serve.
+    async fn refused(&self, source: &ImageSource, word: Word) -> HostError {
+        let image = name_of(source);
+        match word {
+            Word::NoImage => HostError::NoImage { image },
+            Word::Locked { holders } => {
+                let busy = HostError::Busy { what: format!("image {image}"), holders };
+                self.blame_lock(source, busy).await
+            }
+            Word::Failed { reason } => {
+                let error = failed(self.fuse_action(source))(reason);
+                self.blame_lock(source, error).await
+            }
+            word @ (Word::Connected { .. } | Word::Ready) => {
+                failed(self.fuse_action(source))(format!("{PROGRAM} said {word:?} out of turn"))
+            }
+        }
+    }
+
+    /// Where it takes too long, it is the cluster that does not answer.
+    fn fuse_action(&self, source: &ImageSource) -> String {
+        let ceph = self.shared.config.ceph_conf.display();
+        format!("map {} from ceph ({ceph}) with {PROGRAM}", name_of(source))
     }
 
     /// Unmounts an image's folder and waits until its server has ended, so that its watch and lock
@@ -105,7 +185,7 @@ impl Operation<'_> {
         let find = {
             let folder = folder.clone();
             move |shared: &Shared| {
-                shared.faults.alive("unmount rbd-fuse")?;
+                shared.faults.alive("unmount the server")?;
                 let mounted = mountinfo::at(&folder).map_err(failed("read the mounts"))?;
                 let mounted = !mounted.is_empty();
                 // A folder that is mounted is not looked at: its server may hang.
@@ -119,6 +199,10 @@ impl Operation<'_> {
             self.fuse_unmount(&folder, manner).await?;
         }
         if let Some(server) = &server {
+            if !mounted {
+                // It has not come so far, and would only wait.
+                server.terminate();
+            }
             self.see_end(server, &folder, manner).await?;
         }
         self.call(action, move |shared| {
@@ -145,7 +229,7 @@ impl Operation<'_> {
             let (folder, action) = (folder.to_owned(), action.clone());
             move |shared: &Shared| {
                 let unmount = || unmount(&folder, flags).map_err(failed(&*action));
-                shared.faults.effect("unmount rbd-fuse", unmount)
+                shared.faults.effect("unmount the server", unmount)
             }
         };
         if self.until(action.clone(), attempt).await? {
@@ -172,17 +256,17 @@ impl Operation<'_> {
         manner: Manner,
     ) -> Result<(), HostError> {
         const LAST_BREATH: Duration = Duration::from_secs(3);
-        let action = format!("wait for the end of rbd-fuse for {}", folder.display());
+        let action = format!("wait for the end of {PROGRAM} for {}", folder.display());
         let deadlines = self.shared.config.deadlines;
         let patience = match manner {
             Manner::Orderly => deadlines.close.min(self.left().saturating_sub(LAST_BREATH)),
             Manner::Abort => deadlines.release,
         };
-        self.shared.faults.alive("wait for the end of rbd-fuse")?;
+        self.shared.faults.alive("wait for the end of the server")?;
         if server.wait(patience).await.map_err(failed(&*action))? {
             return Ok(());
         }
-        tracing::warn!(folder = %folder.display(), ?patience, "rbd-fuse does not end, and is killed");
+        tracing::warn!(folder = %folder.display(), ?patience, "a server does not end, and is killed");
         server.kill();
         if server.wait(LAST_BREATH).await.map_err(failed(&*action))? {
             return Ok(());

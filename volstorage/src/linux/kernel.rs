@@ -51,6 +51,25 @@ const BLAME: Duration = Duration::from_secs(5);
 /// before anything is undone.
 const MARGIN: Duration = LAST_BREATH.saturating_add(Duration::from_secs(1));
 
+/// Whether a device is taken away from whoever uses it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Removal {
+    /// It is busy then.
+    Unused,
+    /// They get errors (`force` of the kernel's bus, Linux 4.9).
+    Forced,
+}
+
+impl Removal {
+    /// What follows the number.
+    fn word(self) -> &'static str {
+        match self {
+            Removal::Unused => "",
+            Removal::Forced => " force",
+        }
+    }
+}
+
 /// A mapping that is asked of the kernel.
 struct Wanted {
     login: Arc<Login>,
@@ -244,15 +263,22 @@ impl Operation<'_> {
         .await
     }
 
-    pub(super) async fn kernel_unmap(&self, pool: &str, image: &str) -> Result<(), HostError> {
-        let source = ImageSource::Rbd { pool: pool.to_owned(), image: image.to_owned() };
-        while let Some(found) = self.kernel_find(&source).await? {
+    /// Takes the image's devices away, though `manner` says whether also from whoever uses them; says whether there were any.
+    pub(super) async fn kernel_unmap(
+        &self,
+        source: &ImageSource,
+        manner: Removal,
+    ) -> Result<bool, HostError> {
+        let mut any = false;
+        while let Some(found) = self.kernel_find(source).await? {
+            any = true;
             let (action, path) = (format!("unmap {}", found.path.display()), found.path.clone());
             let deadline = self.left().saturating_sub(MARGIN);
             let remove = {
                 let action = action.clone();
                 move |_: &Shared| {
-                    match write(&bus("remove"), found.number().as_bytes(), None, deadline) {
+                    let line = format!("{}{}", found.number(), manner.word());
+                    match write(&bus("remove"), line.as_bytes(), None, deadline) {
                         Err(WriteError::Refused(Errno::EBUSY)) => Err(HostError::Busy {
                             what: path.display().to_string(),
                             holders: process_table::device_holders(&path),
@@ -265,7 +291,7 @@ impl Operation<'_> {
             };
             self.call(action, remove).await?;
         }
-        Ok(())
+        Ok(any)
     }
 }
 

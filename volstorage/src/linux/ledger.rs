@@ -34,8 +34,11 @@ pub(super) struct Record {
     pub mode: Mode,
     /// Its loop device, once there is one.
     pub attached: Option<LoopId>,
-    /// Its server (`rbd-fuse` or `rbd-nbd`), once it is known.
+    /// Its server (ours or `rbd-nbd`), once it is known.
     pub server: Option<ProcessId>,
+    /// The addresses of the clients that can write, once they are known.
+    #[serde(default)]
+    pub clients: Vec<String>,
     /// Its network block device, once there is one.
     #[serde(default)]
     pub nbd: Option<NbdId>,
@@ -45,6 +48,11 @@ impl Record {
     /// With the device, and the server behind it if there is one.
     pub fn attached(self, device: LoopId, server: Option<ProcessId>) -> Record {
         Record { attached: Some(device), server, ..self }
+    }
+
+    /// With the clients that can write.
+    pub fn by(self, clients: Vec<String>) -> Record {
+        Record { clients, ..self }
     }
 
     /// With the network block device.
@@ -80,8 +88,8 @@ impl Ledger {
     /// A record of an image of which nothing is mapped yet.
     pub fn begin(&self, source: &ImageSource, access: Access, mode: Mode) -> Record {
         let (boot, source) = (self.boot.clone(), source.clone());
-        let (attached, server, nbd) = (None, None, None);
-        Record { version: VERSION, boot, source, access, mode, attached, server, nbd }
+        let (attached, server, clients, nbd) = (None, None, Vec::new(), None);
+        Record { version: VERSION, boot, source, access, mode, attached, server, clients, nbd }
     }
 
     /// Writes a record, in place of the one before.
@@ -98,13 +106,21 @@ impl Ledger {
         self.load(&self.path(source))
     }
 
-    /// Removes the record of an image; says whether there was one.
+    /// Removes the record of an image, with what its server has left beside it; says whether there was one.
     pub fn remove(&self, source: &ImageSource) -> io::Result<bool> {
-        match std::fs::remove_file(self.path(source)) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        }
+        remove_file(&self.mark(source))?;
+        remove_file(&self.log(source))?;
+        remove_file(&self.path(source))
+    }
+
+    /// The file that is there when the image has become another's: its server makes it.
+    pub fn mark(&self, source: &ImageSource) -> PathBuf {
+        self.path(source).with_extension("fenced")
+    }
+
+    /// What the server of an image writes on stderr.
+    pub fn log(&self, source: &ImageSource) -> PathBuf {
+        self.path(source).with_extension("log")
     }
 
     /// All records.
@@ -133,7 +149,8 @@ impl Ledger {
         match serde_json::from_slice::<Record>(&text) {
             Ok(record) if record.version == VERSION && record.boot == self.boot => Ok(Some(record)),
             Ok(record) if record.version == VERSION => {
-                Ok(Some(Record { attached: None, server: None, nbd: None, ..record }))
+                let (attached, server, clients, nbd) = (None, None, Vec::new(), None);
+                Ok(Some(Record { attached, server, clients, nbd, ..record }))
             }
             // Only a power cut leaves half a record, and then nothing is mapped any more.
             Err(error) if error.is_eof() || error.is_syntax() => {
@@ -149,6 +166,15 @@ impl Ledger {
 
     fn path(&self, source: &ImageSource) -> PathBuf {
         self.folder.join(file_name(source))
+    }
+}
+
+/// Removes a file; says whether there was one.
+pub(super) fn remove_file(path: &Path) -> io::Result<bool> {
+    match std::fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

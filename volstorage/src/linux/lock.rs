@@ -6,7 +6,7 @@
 
 use serde::Deserialize;
 
-use super::{Operation, name_of};
+use super::{Operation, failed, name_of};
 use crate::host::HostError;
 use crate::image::ImageSource;
 use crate::process::ProcessError;
@@ -29,6 +29,12 @@ struct Watcher {
     address: String,
 }
 
+/// The addresses of the lock holders.
+fn owners(locks: &[u8]) -> Result<Vec<String>, serde_json::Error> {
+    let locks: Vec<Lock> = serde_json::from_slice(locks)?;
+    Ok(locks.into_iter().map(|lock| lock.address).collect())
+}
+
 /// The lock holders that no longer watch the image, as `client.N (address)`.
 fn gone(locks: &[u8], status: &[u8]) -> Result<Vec<String>, serde_json::Error> {
     let locks: Vec<Lock> = serde_json::from_slice(locks)?;
@@ -39,6 +45,14 @@ fn gone(locks: &[u8], status: &[u8]) -> Result<Vec<String>, serde_json::Error> {
 }
 
 impl Operation<'_> {
+    /// The addresses of those who have locked an image.
+    pub(super) async fn lock_owners(&self, image: &str) -> Result<Vec<String>, HostError> {
+        let action = format!("look who has locked {image}");
+        let locks = self.rbd(&["lock", "ls", "--format", "json", image]).output().await;
+        let locks = locks.map_err(self.program_failed(action.clone()))?;
+        owners(&locks.stdout).map_err(failed(action))
+    }
+
     /// The error of something that had to write to an image, or a better one.
     pub(super) async fn blame_lock(&self, source: &ImageSource, error: HostError) -> HostError {
         let ImageSource::Rbd { .. } = source else { return error };
@@ -72,5 +86,6 @@ mod tests {
             br#"{"watchers":[{"address":"127.0.0.1:0/4252152656","client":4546,"cookie":1}]}"#;
         assert_eq!(gone(locks, both).unwrap(), [""; 0]);
         assert_eq!(gone(b"[]", own).unwrap(), [""; 0]);
+        assert_eq!(owners(locks).unwrap(), ["127.0.0.1:0/4252152656"]);
     }
 }

@@ -65,12 +65,12 @@ impl NbdId {
         claim.map(drop)
     }
 
-    fn mapping(&self, source: &ImageSource) -> Mapping {
+    fn mapping(&self, source: &ImageSource, clients: Vec<String>) -> Mapping {
         Mapping {
             source: source.clone(),
             device: self.device.clone(),
             access: Access::Nbd,
-            clients: Vec::new(),
+            clients,
         }
     }
 }
@@ -201,11 +201,17 @@ impl Operation<'_> {
             }
         };
         let (nbd, server) = found;
+        // With `--exclusive` it has the lock before it is on the list.
+        let clients = match record.mode {
+            Mode::ReadWrite => self.lock_owners(&name).await?,
+            Mode::ReadOnly => Vec::new(),
+        };
         self.call(format!("record {name}"), move |shared| {
             let action = format!("make {}", nbd.device.display());
             node::make(&nbd.device).map_err(failed(action))?;
-            shared.write(&record.on_nbd(nbd.clone(), server), "complete the record")?;
-            Ok(nbd.mapping(&source))
+            let record = record.by(clients.clone()).on_nbd(nbd.clone(), server);
+            shared.write(&record, "complete the record")?;
+            Ok(nbd.mapping(&source, clients))
         })
         .await
     }
@@ -255,6 +261,16 @@ impl Operation<'_> {
         server.kill();
         tracing::warn!(device, "rbd-nbd did not end, and was killed: it leaves its lock");
         Ok(())
+    }
+
+    /// Has the kernel take the device away although a file system has it. Its rbd-nbd was killed.
+    pub(super) async fn nbd_disconnect(&self, nbd: &NbdId) -> Result<bool, HostError> {
+        if !nbd.is_there() {
+            return Ok(false);
+        }
+        let unmap = self.rbd_nbd().arg("unmap").arg(&nbd.device).output().await;
+        let action = format!("disconnect {}", nbd.device.display());
+        unmap.map(|_| true).map_err(self.program_failed(action))
     }
 
     /// Makes the device as large as its image, for which it waits until that has `size` bytes.

@@ -81,9 +81,18 @@ impl Handle {
 
     /// Kills it. One that has ended is left alone.
     pub fn kill(&self) {
+        self.send(libc::SIGKILL);
+    }
+
+    /// Asks it to end. One that has ended is left alone.
+    pub fn terminate(&self) {
+        self.send(libc::SIGTERM);
+    }
+
+    fn send(&self, signal: libc::c_int) {
         let (fd, none) = (self.0.as_raw_fd(), std::ptr::null::<libc::siginfo_t>());
         // SAFETY: the descriptor is open, and no signal information is allowed here.
-        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, libc::SIGKILL, none, 0) };
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, none, 0) };
     }
 }
 
@@ -227,7 +236,7 @@ mod tests {
 
     #[test]
     fn nobody_serves_what_is_not_there() {
-        assert_eq!(server("rbd-fuse", Path::new("/nonexistent")), None);
+        assert_eq!(server("volplugin-serve", Path::new("/nonexistent")), None);
         assert_eq!(device_numbers(Path::new("/dev/nonexistent")), None);
         assert_eq!(mount_holders(Path::new("/nonexistent")), [""; 0]);
     }

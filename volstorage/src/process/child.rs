@@ -29,6 +29,27 @@ const LAST_BREATH: Duration = Duration::from_secs(5);
 /// its group. What the child itself wrote is in the pipe already, and read without waiting.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
+/// What is to be run, in a small environment and the root folder.
+pub(super) fn command(
+    run: &Run,
+    [stdin, stdout, stderr]: [Stdio; 3],
+) -> Result<Command, ProcessError> {
+    let path = std::env::join_paths(folders()).unwrap_or_default();
+    #[expect(clippy::disallowed_methods, reason = "this is the one door for children")]
+    let mut command = Command::new(run.program.path()?);
+    command
+        .args(&run.args)
+        .env_clear()
+        .env("PATH", path)
+        .env("LC_ALL", "C")
+        .envs(run.env.iter().map(|(key, value)| (key, value)))
+        .current_dir("/")
+        .stdin(stdin)
+        .stdout(stdout)
+        .stderr(stderr);
+    Ok(command)
+}
+
 /// A child and its process group. Dropped before its end, both are killed.
 struct Group {
     child: Child,
@@ -38,22 +59,8 @@ struct Group {
 impl Group {
     fn start(run: &Run, stdio: [Stdio; 3]) -> Result<Group, ProcessError> {
         let io = |source| ProcessError::Io { argv: run.argv(), source };
-        let path = std::env::join_paths(folders()).unwrap_or_default();
-        let [stdin, stdout, stderr] = stdio;
-        #[expect(clippy::disallowed_methods, reason = "this is the one door for children")]
-        let mut command = Command::new(run.program.path()?);
-        command
-            .args(&run.args)
-            .env_clear()
-            .env("PATH", path)
-            .env("LC_ALL", "C")
-            .envs(run.env.iter().map(|(key, value)| (key, value)))
-            .current_dir("/")
-            .stdin(stdin)
-            .stdout(stdout)
-            .stderr(stderr)
-            .process_group(0)
-            .kill_on_drop(true);
+        let mut command = command(run, stdio)?;
+        command.process_group(0).kill_on_drop(true);
         let child = command.spawn().map_err(io)?;
         let ended = child.id().ok_or_else(|| io::ErrorKind::NotFound.into()).and_then(pidfd);
         match ended {

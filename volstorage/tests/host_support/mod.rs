@@ -15,7 +15,9 @@ use volcore::options::Access;
 use volstorage::faults::{Fault, Faults};
 use volstorage::host::{HostDriver, MapRequest, Mapping, Mode, MountRequest, Undone};
 use volstorage::image::ImageSource;
-use volstorage::linux::{Deadlines, LinuxHost, LinuxHostConfig};
+use volstorage::linux::{Deadlines, LinuxHost, LinuxHostConfig, ServerCommand};
+
+use volstorage::serve::PROGRAM;
 
 pub const MIB: u64 = 1 << 20;
 
@@ -38,6 +40,10 @@ impl Bed {
             mount_root: folder.path().join("mnt"),
             ceph_conf: conf.to_owned(),
             ceph_user: "volplugin".to_owned(),
+            server: ServerCommand {
+                program: env!("CARGO_BIN_EXE_serve-image").into(),
+                args: Vec::new(),
+            },
             deadlines: Deadlines {
                 release: Duration::from_secs(2),
                 close: Duration::from_secs(5),
@@ -108,7 +114,7 @@ impl Bed {
         let folder = self.folder.path().to_str().unwrap();
         let mut left = mounts_below(folder);
         left.extend(loops_below(folder).into_iter().map(|(device, _)| device));
-        left.extend(servers_below(folder).into_iter().map(|pid| format!("rbd-fuse {pid}")));
+        left.extend(servers_below(folder).into_iter().map(|pid| format!("{PROGRAM} {pid}")));
         for root in [&self.config.map_root, &self.config.mount_root] {
             left.extend(entries(root));
         }
@@ -304,14 +310,14 @@ pub fn loops_below(folder: &str) -> Vec<(String, String)> {
     devices.filter(|(_, file)| file.starts_with(folder)).collect()
 }
 
-/// Running `rbd-fuse` processes.
+/// Running servers of images.
 pub fn servers_below(folder: &str) -> Vec<i32> {
     let pids = std::fs::read_dir("/proc")
         .unwrap()
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
     let serves = |pid: &i32| {
         let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        line.contains("rbd-fuse") && line.split('\0').any(|word| word.starts_with(folder))
+        line.starts_with(PROGRAM) && line.split('\0').any(|word| word.starts_with(folder))
     };
     pids.filter(serves).collect()
 }
