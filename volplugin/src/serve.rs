@@ -24,10 +24,8 @@ pub fn command() -> io::Result<ServerCommand> {
 /// Serves until the image's file system is unmounted. What it logs goes to stderr, which is a file beside the record of the
 /// mapping.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let filter =
-        EnvFilter::try_from_env("VOLPLUGIN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(EnvFilter::new("info"))
         .with_ansi(false)
         .with_writer(io::stderr)
         .init();

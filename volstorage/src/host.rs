@@ -257,7 +257,7 @@ pub trait HostDriver: Send + Sync + 'static {
     /// locks are known by) that will be able to write, as far as they are known before it is mapped: those of a server of
     /// `fuse`. The kernel and nbd have none yet, and local files have none at all. The image is not opened. `map` goes on
     /// from here, and does this itself where nobody did; `unmap` undoes it, and so does the death of this process. A failure
-    /// undoes what was done. Of what is mapped already, the addresses that it has.
+    /// undoes what was done. Of what such a server serves already, the addresses that it has.
     async fn ready(&self, request: &MapRequest) -> Result<Vec<String>, HostError>;
 
     /// Makes an image a block device. A failure undoes what was done.

@@ -33,6 +33,10 @@ async fn contract(host: &dyn HostDriver, images: &Images, root: &Path, resize: R
     nothing_is_there(host, images, root).await;
     done_twice(host, images, root).await;
     nothing_is_there(host, images, root).await;
+    made_ready(host, images, root).await;
+    nothing_is_there(host, images, root).await;
+    given_up(host, images, root).await;
+    nothing_is_there(host, images, root).await;
     in_the_way(host, images, root).await;
     nothing_is_there(host, images, root).await;
     refused(host, images, root).await;
@@ -83,6 +87,51 @@ async fn done_twice(host: &dyn HostDriver, images: &Images, root: &Path) {
     assert_eq!(host.unmount(&target).await.unwrap(), Undone::Done);
     assert_eq!(host.unmap(source).await.unwrap(), Undone::Done);
     assert_eq!(host.unmap(source).await.unwrap(), Undone::Absent);
+}
+
+async fn made_ready(host: &dyn HostDriver, images: &Images, root: &Path) {
+    let (source, target) = (&images.one, root.join("pool/one"));
+    let clients = host.ready(&map(source)).await.unwrap();
+    assert_eq!(host.ready(&map(source)).await.unwrap(), clients);
+    // There is something exactly if somebody can be named.
+    let known = if clients.is_empty() { Undone::Absent } else { Undone::Done };
+    assert_eq!(host.unmap(source).await.unwrap(), known);
+    assert_eq!(host.unmap(source).await.unwrap(), Undone::Absent);
+    let clients = host.ready(&map(source)).await.unwrap();
+    let half = Found { source: source.clone(), device: None };
+    let found = host.inventory().await.unwrap().mappings;
+    assert_eq!(found, if clients.is_empty() { vec![] } else { vec![half] });
+    let mapping = host.map(&map(source)).await.unwrap();
+    assert_eq!(mapping.clients, clients);
+    assert_eq!(host.ready(&map(source)).await.unwrap(), clients);
+    host.mount(&mapping, &mount(&target)).await.unwrap();
+    assert_eq!(host.ready(&map(source)).await.unwrap(), clients);
+    let read_only = MapRequest { mode: Mode::ReadOnly, ..map(source) };
+    let other = host.ready(&read_only).await;
+    assert!(other.is_err() || clients.is_empty(), "it is in use in another mode");
+    assert_eq!(host.unmount(&target).await.unwrap(), Undone::Done);
+    host.ready(&read_only).await.unwrap();
+    assert_eq!(host.map(&map(source)).await.unwrap().source, *source);
+    assert_eq!(host.unmap(source).await.unwrap(), Undone::Done);
+}
+
+async fn given_up(host: &dyn HostDriver, images: &Images, root: &Path) {
+    let (source, target) = (&images.one, root.join("pool/one"));
+    assert_eq!(host.abandon(source, &target).await.unwrap(), Undone::Absent);
+    let mapping = host.map(&map(source)).await.unwrap();
+    host.mount(&mapping, &mount(&target)).await.unwrap();
+    assert_eq!(host.abandon(source, &target).await.unwrap(), Undone::Done);
+    assert_eq!(host.abandon(source, &target).await.unwrap(), Undone::Absent);
+    assert_eq!(host.inventory().await.unwrap().mounts, []);
+    // The record waits for those who tidy up.
+    let half = Found { source: source.clone(), device: None };
+    assert_eq!(host.inventory().await.unwrap().mappings, [half]);
+    host.unmount(&target).await.unwrap();
+    assert_eq!(host.unmap(source).await.unwrap(), Undone::Done);
+    let mapping = host.map(&map(source)).await.unwrap();
+    host.mount(&mapping, &mount(&target)).await.unwrap();
+    assert_eq!(host.unmount(&target).await.unwrap(), Undone::Done);
+    assert_eq!(host.unmap(source).await.unwrap(), Undone::Done);
 }
 
 async fn in_the_way(host: &dyn HostDriver, images: &Images, root: &Path) {
@@ -261,4 +310,39 @@ async fn a_restart_of_the_fake_loses_what_was_not_mounted() {
     assert_eq!(host.unmap(&image("one")).await.unwrap(), Undone::Done);
     host.reboot();
     assert!(host.mapped().is_empty() && host.mounted().is_empty());
+}
+
+/// A server that is only ready dies with who started it; one that serves does not, until it is fenced off.
+#[tokio::test]
+async fn the_fake_has_servers() {
+    let host = FakeHost::new();
+    let source = ImageSource::Rbd { pool: "rbd".into(), image: "one".into() };
+    let target = Path::new("/mnt/volplugin/one");
+    let clients = host.ready(&map(&source)).await.unwrap();
+    assert_eq!(host.faults().effects(), ["make ready"]);
+    host.restart();
+    // What is left is found, and made anew.
+    assert_eq!(host.mapped(), std::slice::from_ref(&source));
+    let anew = host.ready(&map(&source)).await.unwrap();
+    assert_ne!(anew, clients);
+    let mapping = host.map(&map(&source)).await.unwrap();
+    assert_eq!(mapping.clients, anew);
+    host.mount(&mapping, &mount(target)).await.unwrap();
+    host.restart();
+    host.serves(&source).await.unwrap();
+    host.fence(&source);
+    host.set_users(target, &["sh (1234)"]);
+    for undone in [Undone::Done, Undone::Absent] {
+        assert_eq!(host.abandon(&source, target).await.unwrap(), undone);
+        let error = host.serves(&source).await.unwrap_err();
+        assert!(matches!(error, HostError::Fenced { .. }), "{error:?}");
+    }
+    assert_eq!(host.unmap(&source).await.unwrap_err().kind(), Kind::Busy);
+    host.set_users(target, &[]);
+    assert_eq!(host.unmap(&source).await.unwrap(), Undone::Done);
+    host.serves(&source).await.unwrap();
+    // The kernel's client is known only when it has mapped.
+    let kernel = MapRequest { access: Access::Kernel, ..map(&source) };
+    assert_eq!(host.ready(&kernel).await.unwrap(), [""; 0]);
+    assert_eq!(host.map(&kernel).await.unwrap().clients.len(), 1);
 }

@@ -406,6 +406,7 @@ impl HostDriver for FakeHost {
         self.faults.effect("unmap", || {
             state.mapped.remove(index);
             state.fenced.remove(source);
+            state.unserved.remove(source);
             Ok(Undone::Done)
         })
     }

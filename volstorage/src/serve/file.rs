@@ -85,11 +85,12 @@ impl ImageFile {
             return Err(Errno::EROFS);
         }
         let Some(end) = offset.checked_add(len) else { return Err(Errno::EFBIG) };
-        // It may have grown meanwhile.
-        if end > self.size.load(Ordering::Relaxed) && end > self.look()? {
-            return Err(Errno::EFBIG);
-        }
-        Ok(())
+        if self.reaches(end)? { Ok(()) } else { Err(Errno::EFBIG) }
+    }
+
+    /// Whether the image has so many bytes; it may have grown since it was looked at.
+    fn reaches(&self, end: u64) -> Result<bool, Errno> {
+        Ok(end <= self.size.load(Ordering::Relaxed) || end <= self.look()?)
     }
 
     /// The image's present size.
@@ -233,8 +234,11 @@ impl Filesystem for ImageFile {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        if let Err(error) = self.check(ino) {
-            return reply.error(error);
+        match self.check(ino).and_then(|()| self.reaches(offset.saturating_add(1))) {
+            Ok(true) => {}
+            // librbd takes a read from the end on for an error.
+            Ok(false) => return reply.data(&[]),
+            Err(error) => return reply.error(error),
         }
         let size = usize::try_from(size).unwrap_or(usize::MAX);
         let answer = self.answer(|read: Result<Vec<u8>, Errno>| match read {
