@@ -1,9 +1,14 @@
 //! `VolumeDriver.Mount`: a container is about to use a volume.
 //!
-//! In this order: the intent on disk, the claim at volmaster, the mapping, the mount, the
-//! state at volmaster, the use on disk. Each step is idempotent, so that Docker's retries
-//! and a restart in the middle come to the same end. A failure undoes what was done;
-//! what cannot be undone now stays on disk as [`Phase::Leaving`] for the reconciler.
+//! In this order: the intent on disk, the claim at volmaster, who will serve the image, the
+//! mapping, the mount, the state at volmaster, the use on disk. Between them volmaster is told of
+//! the addresses that can write as soon as they are known, so that it can fence them: a server's
+//! before it opens the image, the kernel's before anything is mounted. Each step is idempotent, so
+//! that Docker's retries and a restart in the middle come to the same end. A failure undoes what
+//! was done; what cannot be undone now stays on disk as [`Phase::Leaving`] for the reconciler.
+//!
+//! Nothing is made ready before the claim is granted: whoever is refused would wait for that, and
+//! it is taken away again for nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -158,12 +163,9 @@ impl Plugin {
             Some(before) => before.once_more(caller.dockerd),
             None => Use::new(caller.dockerd),
         };
-        held.uses.insert(use_id.clone(), one_more);
         // Quick while it is mapped and mounted, and puts it right where an operator has unmounted it.
-        let mapped = self.map_and_mount(&held).await;
-        let (mapping, mounted) =
-            mapped.map_err(|source| MountError::Host { volume: id.clone(), source })?;
-        held.mounted(mapping, mounted);
+        self.map_and_mount(&mut held).await?;
+        held.uses.insert(use_id.clone(), one_more);
         held.told = false;
         self.uses.put(&held)?;
         match self.tell(&mut held).await {
@@ -214,24 +216,23 @@ impl Plugin {
             }
             return Err(refused(source));
         }
-        match self.map_and_mount(&held).await {
-            Ok((mapping, mounted)) => {
-                held.phase = Phase::Mounted;
-                held.mounted(mapping, mounted);
-            }
-            Err(source) => {
-                self.undo(held).await;
-                return Err(MountError::Host { volume: id.clone(), source });
-            }
+        if let Err(error) = self.map_and_mount(&mut held).await {
+            self.undo(held).await;
+            return Err(error);
         }
+        held.phase = Phase::Mounted;
         held.told = match self.tell(&mut held).await {
             Ok(()) => true,
             Err(error) if error.is_unknown() => {
                 self.nudge.notify_one();
                 false
             }
-            Err(source) => {
+            Err(source) if source.is_lost() => {
                 // The claim was taken away in between: this host may not write.
+                self.lose(held).await;
+                return Err(refused(source));
+            }
+            Err(source) => {
                 self.undo(held).await;
                 return Err(refused(source));
             }
@@ -272,13 +273,17 @@ impl Plugin {
             size: 0,
             sharing: volume.options.sharing.unwrap_or_default(),
             mapping: None,
+            clients: Vec::new(),
             uses: BTreeMap::from([(use_id, one_more)]),
             told: false,
             last_error: None,
         }
     }
 
-    async fn map_and_mount(&self, held: &Held) -> Result<(Mapping, Mounted), HostError> {
+    /// Maps and mounts, and has volmaster know who can write before he can.
+    async fn map_and_mount(&self, held: &mut Held) -> Result<(), MountError> {
+        let volume = held.volume.clone();
+        let failed = |source| MountError::Host { volume: volume.clone(), source };
         let mode = match held.sharing {
             Sharing::ReadOnly => Mode::ReadOnly,
             Sharing::Host | Sharing::Container => Mode::ReadWrite,
@@ -289,7 +294,14 @@ impl Plugin {
             mode,
             options: held.map_options.clone(),
         };
-        let mapping = self.driver.map(&map).await?;
+        let clients = self.driver.ready(&map).await.map_err(failed)?;
+        self.introduce(held, clients).await?;
+        let mapping = self.driver.map(&map).await.map_err(failed)?;
+        self.introduce(held, mapping.clients.clone()).await?;
+        // A host that stood still on the way here may have been given up.
+        if held.phase == Phase::Mounting && !self.standing.stands() {
+            return Err(MountError::NoSession { volume, host: self.me.host.clone() });
+        }
         let mount = MountRequest {
             target: held.target.clone(),
             filesystem: held.filesystem.clone(),
@@ -298,8 +310,20 @@ impl Plugin {
             limits: RateLimits::from(&held.limits),
             identity: held.identity,
         };
-        let mounted = self.driver.mount(&mapping, &mount).await?;
-        Ok((mapping, mounted))
+        let mounted = self.driver.mount(&mapping, &mount).await.map_err(failed)?;
+        held.mounted(mapping, mounted);
+        Ok(())
+    }
+
+    /// Tells volmaster who can write from now on, where it does not know.
+    async fn introduce(&self, held: &mut Held, clients: Vec<String>) -> Result<(), MountError> {
+        if clients.is_empty() || held.clients == clients {
+            return Ok(());
+        }
+        held.clients = clients;
+        self.uses.put(held)?;
+        let told = self.tell(held).await;
+        told.map_err(|source| MountError::Master { volume: held.volume.clone(), source })
     }
 
     /// Tells volmaster what is held: this is the claim, and its renewal.
@@ -315,7 +339,11 @@ impl Plugin {
             epoch: held.epoch,
             state,
             mount_ids: held.uses.keys().cloned().collect::<BTreeSet<_>>(),
-            clients: held.mapping.as_ref().map_or_else(Vec::new, |mapping| mapping.clients.clone()),
+            clients: match &held.mapping {
+                // A record from before addresses were known so soon.
+                Some(mapping) if held.clients.is_empty() => mapping.clients.clone(),
+                Some(_) | None => held.clients.clone(),
+            },
         };
         let granted = self.master.mount_claim(&held.volume, claim, within::CLAIM).await?;
         held.epoch = Some(granted.epoch);

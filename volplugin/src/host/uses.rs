@@ -128,6 +128,9 @@ pub struct Held {
     pub sharing: Sharing,
     /// The device, once it is mapped.
     pub mapping: Option<Mapping>,
+    /// The addresses of the Ceph clients that can write, as volmaster was told: before they could.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub clients: Vec<String>,
     /// The uses, by Mount ID.
     pub uses: BTreeMap<MountId, Use>,
     /// Whether volmaster has been told of all this.

@@ -59,7 +59,19 @@ impl Dockerd {
 }
 
 async fn world_with(volume: &str) -> World {
+    world_of(volume, Images::Files).await
+}
+
+/// Where images are: those of Ceph have servers, which are known before they open them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Images {
+    Files,
+    Ceph,
+}
+
+async fn world_of(volume: &str, images: Images) -> World {
     let world = World::new();
+    world.master.state().in_ceph = images == Images::Ceph;
     world.master.volume_create(&id(volume), Default::default(), WITHIN).await.unwrap();
     world
 }
@@ -94,17 +106,21 @@ impl World {
 }
 
 /// Where a fault may be, the host's effects and volmaster's calls in turn.
-fn plans() -> Vec<(&'static str, Plan)> {
-    let mut plans: Vec<(&'static str, Plan)> = Vec::new();
+fn plans() -> Vec<Plan> {
+    let mut plans = Vec::new();
     for nth in 1..=6 {
         for fault in [Fault::Fails, Fault::AnswerLost, Fault::Dies] {
-            plans.push(("host", Plan::Host(nth, fault)));
+            plans.push(Plan::Host(nth, fault));
         }
         for fault in [MasterFault::Lost, MasterFault::AnswerLost] {
-            plans.push(("master", Plan::Master(nth, fault)));
+            plans.push(Plan::Master(nth, fault));
         }
     }
     plans
+}
+
+fn in_both(plan: Plan) -> [(Plan, Images); 2] {
+    [(plan, Images::Files), (plan, Images::Ceph)]
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -139,8 +155,8 @@ impl Plan {
 #[tokio::test]
 async fn break_every_step_of_a_mount() {
     let mut reached = 0;
-    for (_, plan) in plans() {
-        let world = world_with("t/v").await;
+    for (plan, images) in plans().into_iter().flat_map(in_both) {
+        let world = world_of("t/v", images).await;
         let plugin = world.start();
         let docker = Dockerd::alive();
         plan.arm(&world);
@@ -148,7 +164,7 @@ async fn break_every_step_of_a_mount() {
         reached += usize::from(plan.was_reached(&world));
         world.heal();
         reconcile::pass(&plugin, SETTLED).await;
-        let context = format!("{plan:?}: {mounted:?}");
+        let context = format!("{plan:?} {images:?}: {mounted:?}");
         if mounted.is_ok() {
             world.assert_whole(&plugin, &context);
         } else {
@@ -159,15 +175,15 @@ async fn break_every_step_of_a_mount() {
             .await
             .unwrap_or_else(|error| panic!("{context}: {error}"));
     }
-    assert!(reached >= 10, "the plans reach the steps: {reached}");
+    assert!(reached >= 25, "the plans reach the steps: {reached}");
 }
 
 /// An unmount that fails is finished by one pass; none leaves anything.
 #[tokio::test]
 async fn break_every_step_of_an_unmount() {
     let mut reached = 0;
-    for (_, plan) in plans() {
-        let world = world_with("t/v").await;
+    for (plan, images) in plans().into_iter().flat_map(in_both) {
+        let world = world_of("t/v", images).await;
         let plugin = world.start();
         let docker = Dockerd::alive();
         docker.mount(&plugin, "t/v", "m1").await.unwrap();
@@ -176,18 +192,21 @@ async fn break_every_step_of_an_unmount() {
         reached += usize::from(plan.was_reached(&world));
         world.heal();
         reconcile::pass(&plugin, SETTLED).await;
-        assert_eq!(world.left(&plugin), [""; 0], "{plan:?}: {unmounted:?}");
+        assert_eq!(world.left(&plugin), [""; 0], "{plan:?} {images:?}: {unmounted:?}");
     }
-    assert!(reached >= 6, "the plans reach the steps: {reached}");
+    assert!(reached >= 12, "the plans reach the steps: {reached}");
 }
 
 /// The process dies after each step of a mount. Its successor either gets the same call again from
 /// Docker, and finishes, or does not, and cleans up.
 #[tokio::test]
 async fn die_after_every_step_of_a_mount() {
-    for repeats in [true, false] {
-        for nth in 1..=3 {
-            let world = world_with("t/v").await;
+    for (repeats, images) in [true, false]
+        .into_iter()
+        .flat_map(|repeats| [(repeats, Images::Files), (repeats, Images::Ceph)])
+    {
+        for nth in 1..=4 {
+            let world = world_of("t/v", images).await;
             let docker = Dockerd::alive();
             world.host.faults().break_nth(nth, Fault::Dies);
             let plugin = world.start();
@@ -201,7 +220,7 @@ async fn die_after_every_step_of_a_mount() {
             drop(plugin);
             world.heal();
             let next = world.start();
-            let context = format!("step {nth}, repeats {repeats}: {mounted:?}");
+            let context = format!("step {nth}, repeats {repeats}, {images:?}: {mounted:?}");
             if repeats && !ahead {
                 docker.mount(&next, "t/v", "m1").await.unwrap_or_else(|e| panic!("{context}: {e}"));
                 reconcile::pass(&next, Duration::ZERO).await;

@@ -125,7 +125,7 @@ async fn the_life_of_a_volume_as_docker_sees_it() {
     served.world.host.kill_server(&source);
     let (_, body) = served.post("VolumeDriver.Get", r#"{"Name":"t/v"}"#).await;
     let health = body["Volume"]["Status"]["health"].as_str().unwrap();
-    assert!(health.starts_with("failed: rbd-fuse (pid 1) of image "), "{health}");
+    assert!(health.starts_with("failed: volplugin-serve (pid 1) of image "), "{health}");
     assert!(health.contains("is gone"), "{health}");
 
     let (_, body) = served.post("VolumeDriver.List", "{}").await;

@@ -67,6 +67,10 @@ pub struct State {
     pub silent_of_sizes: bool,
     /// No call gets there.
     pub down: bool,
+    /// Images are Ceph's, not local files.
+    pub in_ceph: bool,
+    /// How volumes are reached.
+    pub access: Option<Access>,
 }
 
 /// A volmaster in memory, which decides by the rules of `volcore`.
@@ -117,9 +121,16 @@ impl FakeMaster {
 }
 
 fn wire(state: &State, volume: &volume::Volume) -> Volume {
-    let image = Image::File { path: format!("/images/rbd/{}", volume.id.image_name()).into() };
+    let name = volume.id.image_name();
+    let image = if state.in_ceph {
+        Image::Rbd { pool: "rbd".to_owned(), image: name }
+    } else {
+        Image::File { path: format!("/images/rbd/{name}").into() }
+    };
     let mount = state.claims.get(&volume.id).cloned().and_then(Mount::from_claim);
-    Volume::new(volume.clone(), image, mount, None)
+    let mut volume = Volume::new(volume.clone(), image, mount, None);
+    volume.options.access = state.access.or(volume.options.access);
+    volume
 }
 
 fn find<'s>(state: &'s State, id: &VolumeId) -> Result<&'s volume::Volume, MasterError> {
