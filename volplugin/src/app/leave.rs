@@ -65,6 +65,9 @@ impl Plugin {
 
     async fn leave_steps(&self, held: &Held) -> Result<(), LeaveError> {
         let host = |source| LeaveError::Host { source };
+        if held.phase == Phase::Fenced {
+            self.driver.abandon(&held.source, &held.target).await.map_err(host)?;
+        }
         self.driver.unmount(&held.target).await.map_err(host)?;
         self.driver.unmap(&held.source).await.map_err(host)?;
         self.release(&held.volume, held).await.map_err(|source| LeaveError::Claim { source })

@@ -7,6 +7,7 @@
 //! - a use whose dockerd is gone, with no container left that has the volume: drop it;
 //! - a use from before this process, with no container that has the volume, after a while: its Unmount
 //!   came while nobody was here, and Docker does not repeat it for ever; drop it;
+//! - a volume whose server was fenced off: it is somebody else's, or will be; give up what is left of it here;
 //! - something that volmaster has not been told: tell it;
 //! - a mapping or mount without a record, unused: take it away;
 //! - a claim of this host without a record: release it.
@@ -89,6 +90,10 @@ async fn one(plugin: &Plugin, mut held: Held, age: Duration) {
     }
     if held.phase != Phase::Mounted {
         return;
+    }
+    if let Err(HostError::Fenced { .. }) = plugin.driver.serves(&held.source).await {
+        // Whoever has the claim: from here nobody writes to it any more.
+        return plugin.lose(held).await;
     }
     let before = held.clone();
     plugin.drop_dead_uses(&mut held).await;

@@ -6,6 +6,7 @@ mod changes;
 mod clients;
 mod faults;
 mod limits;
+mod lost;
 mod orders;
 mod socket;
 mod support;
