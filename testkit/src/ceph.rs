@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use crate::command::{Cmd, Outcome};
+use crate::command::Outcome;
+use crate::place::{Node, Place};
 use crate::poll;
 
 /// The pool that the script makes.
@@ -15,6 +16,7 @@ pub const POOL: &str = "rbd";
 pub struct Ceph {
     dir: PathBuf,
     conf: PathBuf,
+    place: Place,
     pools: Mutex<Vec<String>>,
 }
 
@@ -22,10 +24,21 @@ impl Ceph {
     /// Starts one. It has the pool [`POOL`], and a user `volplugin` that may write there.
     #[track_caller]
     pub fn up(dir: &Path) -> Ceph {
-        let outcome = Cmd::script("ceph").arg("up").arg(dir).run();
+        Ceph::build(dir, Place::Here, "")
+    }
+
+    /// The same with the address of a node.
+    #[track_caller]
+    pub fn on(node: &Node, dir: &Path) -> Ceph {
+        Ceph::build(dir, node.place(), &format!("--addr {}", node.address()))
+    }
+
+    #[track_caller]
+    fn build(dir: &Path, place: Place, flags: &str) -> Ceph {
+        let outcome = place.script("ceph").arg("up").arg(dir).words(flags).run();
         let conf = outcome.ok().strip_prefix("CEPH_CONF=").expect("the script says the file");
         let pools = Mutex::new(vec![POOL.to_owned()]);
-        Ceph { dir: dir.to_owned(), conf: conf.into(), pools }
+        Ceph { dir: dir.to_owned(), conf: conf.into(), place, pools }
     }
 
     /// The configuration for clients.
@@ -51,13 +64,13 @@ impl Ceph {
     /// Runs `ceph`, with the arguments in one text.
     #[track_caller]
     pub fn ceph(&self, line: &str) -> Outcome {
-        Cmd::new("ceph").arg("-c").arg(&self.conf).words(line).run()
+        self.place.cmd("ceph").arg("-c").arg(&self.conf).words(line).run()
     }
 
     /// Runs `rbd`, with the arguments in one text.
     #[track_caller]
     pub fn rbd(&self, line: &str) -> Outcome {
-        Cmd::new("rbd").arg("-c").arg(&self.conf).words(line).run()
+        self.place.cmd("rbd").arg("-c").arg(&self.conf).words(line).run()
     }
 
     /// Makes one more pool, and lets hosts write there.
@@ -71,7 +84,7 @@ impl Ceph {
         let profiles: Vec<_> =
             pools.iter().map(|pool| format!("profile rbd pool={pool}")).collect();
         let caps = ["auth", "caps", "client.volplugin", "mon", "allow r", "osd"];
-        let cmd = Cmd::new("ceph").arg("-c").arg(&self.conf).args(caps);
+        let cmd = self.place.cmd("ceph").arg("-c").arg(&self.conf).args(caps);
         cmd.arg(profiles.join(", ")).run().ok();
     }
 
@@ -113,12 +126,33 @@ impl Ceph {
     /// Starts what does not run, and waits until it serves.
     #[track_caller]
     pub fn start(&self) {
-        Cmd::script("ceph").arg("start").arg(&self.dir).run().ok();
+        self.place.script("ceph").arg("start").arg(&self.dir).run().ok();
     }
 
     #[track_caller]
     fn script(&self, verb: &str, daemon: &str) {
-        Cmd::script("ceph").arg(verb).arg(&self.dir).arg(daemon).run().ok();
+        self.tries(verb, daemon).ok();
+    }
+
+    fn tries(&self, verb: &str, daemon: &str) -> Outcome {
+        self.place.script("ceph").arg(verb).arg(&self.dir).arg(daemon).run()
+    }
+
+    /// SIGKILL to one daemon: `osd`, `mon` or `mgr`.
+    #[track_caller]
+    pub fn kill_one(&self, daemon: &str) {
+        self.script("kill", daemon);
+    }
+
+    /// SIGSTOP to one daemon. An OSD should not stand for longer than its read lease, 16 s: see [`Frozen::thaw`].
+    #[track_caller]
+    pub fn freeze_one(&self, daemon: &str) {
+        self.script("stop", daemon);
+    }
+
+    /// SIGCONT to one daemon; it need not run.
+    pub fn thaw_one(&self, daemon: &str) {
+        let _ = self.tries("cont", daemon);
     }
 
     /// Says how many bytes a pool may have (0: no limit), and waits until Ceph has found out
@@ -155,8 +189,7 @@ impl Frozen<'_> {
 impl Drop for Frozen<'_> {
     fn drop(&mut self) {
         for daemon in ["mon", "osd"] {
-            // One that does not run is no error.
-            let _ = Cmd::script("ceph").arg("cont").arg(&self.0.dir).arg(daemon).run();
+            self.0.thaw_one(daemon);
         }
     }
 }

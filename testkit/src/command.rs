@@ -80,13 +80,19 @@ impl Cmd {
     #[must_use]
     #[track_caller]
     pub fn clock_off_by(self, seconds: i64) -> Self {
-        let folders = fs::read_dir("/usr/lib").expect("/usr/lib").flatten();
-        let mut libraries = folders.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"));
-        let library = libraries.find(|library| library.is_file());
-        let library = library.expect("libfaketime: run scripts/install faketime first");
-        self.env("LD_PRELOAD", library)
+        self.env("LD_PRELOAD", faketime())
             .env("FAKETIME", format!("{seconds:+}"))
             .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+    }
+
+    /// To be said of `env`: what it runs sees a clock that is as far off as a file says, looked at each second.
+    #[must_use]
+    #[track_caller]
+    pub fn clock_in(self, file: &Path) -> Self {
+        crate::master::set_clock(file, 0);
+        self.arg(format!("LD_PRELOAD={}", faketime().display()))
+            .arg(format!("FAKETIME_TIMESTAMP_FILE={}", file.display()))
+            .args(["FAKETIME_CACHE_DURATION=1", "FAKETIME_DONT_FAKE_MONOTONIC=1"])
     }
 
     /// What the command reads; nothing, unless this is said.
@@ -151,6 +157,15 @@ impl Cmd {
         let status = status.unwrap_or_else(|error| panic!("could not wait for {line}: {error}"));
         Outcome { line, status, stdout, stderr, took }
     }
+}
+
+/// The library that gives a process a clock of its own.
+#[track_caller]
+fn faketime() -> PathBuf {
+    let folders = fs::read_dir("/usr/lib").expect("/usr/lib").flatten();
+    let mut libraries = folders.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"));
+    let library = libraries.find(|library| library.is_file());
+    library.expect("libfaketime: run scripts/install faketime first")
 }
 
 fn read_all(mut pipe: impl Read + Send + 'static) -> Receiver<Vec<u8>> {

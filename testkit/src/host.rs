@@ -11,11 +11,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::bed::Testbed;
 use crate::command::{Cmd, Outcome};
 use crate::daemon::Daemon;
 use crate::http::{self, Answer, Stream};
+use crate::place::{End, Node, unique};
 use crate::poll;
+
+mod blows;
 
 /// An image that every Docker here has: a static busybox.
 pub const IMAGE: &str = "volplugin/busybox";
@@ -30,6 +32,8 @@ const RUN: &str = "--network none --stop-signal KILL";
 enum Machine {
     /// Mounts of its own on this machine's kernel.
     Namespaces,
+    /// The same with an address of its own, joined to a hub.
+    Wired(End, String),
     /// A kernel of its own; these ports of this machine are on its loopback, too.
     Guest(Vec<u16>),
 }
@@ -54,6 +58,14 @@ impl Host {
         Host::build(folder, label, flags, Machine::Namespaces)
     }
 
+    /// The same with the address 10.77.0.(10 + index), joined to a hub, and for volplugin a clock that
+    /// [`Host::step_clock`] sets.
+    #[track_caller]
+    pub fn wired(folder: &Path, label: &str, flags: &[String], index: u8, hub: &Node) -> Host {
+        let end = End { name: unique(folder, label), index };
+        Host::build(folder, label, flags, Machine::Wired(end, hub.name().to_owned()))
+    }
+
     /// The same with a kernel of its own. It reaches these ports of this machine.
     #[track_caller]
     pub fn guest(folder: &Path, label: &str, flags: &[String], ports: Vec<u16>) -> Host {
@@ -63,8 +75,7 @@ impl Host {
     #[track_caller]
     fn build(folder: &Path, label: &str, flags: &[String], machine: Machine) -> Host {
         let dir = folder.join(label);
-        let suite = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let name = format!("{}-{suite}-{label}", Testbed::here().id());
+        let name = unique(folder, label);
         let host = Host {
             label: label.to_owned(),
             name,
@@ -86,6 +97,10 @@ impl Host {
             Machine::Namespaces => {
                 Cmd::script("host").args(["up", &self.name]).arg(&self.dir).run()
             }
+            Machine::Wired(end, hub) => {
+                let up = Cmd::script("host").args(["up", &self.name]).arg(&self.dir).arg("--net");
+                up.args(["--index", &end.index.to_string(), "--join", hub]).run()
+            }
             Machine::Guest(ports) => {
                 let up = Cmd::script("guest").arg("up").arg(&self.dir);
                 ports.iter().fold(up, |up, port| up.args(["--forward", &port.to_string()])).run()
@@ -100,7 +115,9 @@ impl Host {
     #[track_caller]
     pub fn power_off(&self) {
         let off = match self.machine {
-            Machine::Namespaces => Cmd::script("host").args(["down", &self.name]),
+            Machine::Namespaces | Machine::Wired(..) => {
+                Cmd::script("host").args(["down", &self.name])
+            }
             Machine::Guest(_) => Cmd::script("guest").arg("down"),
         };
         off.arg(&self.dir).run().ok();
@@ -142,7 +159,7 @@ impl Host {
     pub fn mounts(&self) -> Vec<String> {
         let text = match self.machine {
             Machine::Guest(_) => self.exec("cat /proc/self/mountinfo").ok().to_owned(),
-            Machine::Namespaces => {
+            Machine::Namespaces | Machine::Wired(..) => {
                 let path = format!("/proc/{}/mountinfo", self.pid.load(Ordering::Relaxed));
                 fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
             }
@@ -178,7 +195,9 @@ impl Host {
 
     fn within(&self) -> Cmd {
         let exec = match self.machine {
-            Machine::Namespaces => Cmd::script("host").args(["exec", &self.name]),
+            Machine::Namespaces | Machine::Wired(..) => {
+                Cmd::script("host").args(["exec", &self.name])
+            }
             Machine::Guest(_) => Cmd::script("guest").arg("exec"),
         };
         exec.arg(&self.dir).arg("--")
@@ -257,6 +276,10 @@ impl Host {
         };
         // Every call of Docker's is in the log.
         let cmd = cmd.args(["env", "VOLPLUGIN_LOG=info,volplugin=debug"]);
+        let cmd = match self.machine {
+            Machine::Wired(..) => cmd.clock_in(&self.clock_file()),
+            Machine::Namespaces | Machine::Guest(_) => cmd,
+        };
         let cmd = cmd.arg(crate::command::binary("volplugin")).args(&self.flags);
         let cmd = cmd.args(["--host-label", &self.label]).arg("--data-dir").arg(self.data_dir());
         let mut started = Daemon::spawn(&cmd, &self.dir, name);

@@ -12,6 +12,8 @@
 //! | [`poll`] | waiting for a condition |
 //! | [`etcd`], [`ceph`], [`host`] | the servers, through the scripts in `scripts/` |
 //! | [`master`], [`supervisor`] | volmaster and volsupervisor processes |
+//! | [`place`], [`wire`] | machines with addresses of their own, and the suite on them |
+//! | [`proxy`], [`dice`] | answers that get lost, by chance that can be repeated |
 //! | [`suite`], [`story`] | all of it together, and one test's share of it |
 //! | [`leftovers`] | what a tenant has left anywhere |
 //! | [`http`] | requests as raw as a test needs them |
@@ -21,16 +23,20 @@ pub mod bed;
 pub mod ceph;
 pub mod command;
 pub mod daemon;
+pub mod dice;
 pub mod etcd;
 pub mod golden;
 pub mod host;
 pub mod http;
 pub mod leftovers;
 pub mod master;
+pub mod place;
 pub mod poll;
+pub mod proxy;
 pub mod story;
 pub mod suite;
 pub mod supervisor;
+pub mod wire;
 
 pub use command::{Cmd, Outcome};
 pub use host::{Host, IMAGE};

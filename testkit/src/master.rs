@@ -1,6 +1,7 @@
 //! A volmaster process.
 
-use std::net::{TcpListener, TcpStream};
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,8 +11,11 @@ use serde_json::Value;
 use crate::command::Cmd;
 use crate::daemon::Daemon;
 use crate::http::{self, Answer};
+use crate::place::{Node, Place};
 use crate::poll;
 
+/// Where those that have a node of their own serve.
+const PORT: u16 = 9005;
 /// It says that it serves within this time.
 const START: Duration = Duration::from_secs(20);
 
@@ -20,7 +24,8 @@ const START: Duration = Duration::from_secs(20);
 pub struct Master {
     name: String,
     folder: PathBuf,
-    port: u16,
+    place: Place,
+    address: SocketAddr,
     cmd: Cmd,
     daemon: Mutex<Option<Daemon>>,
 }
@@ -41,37 +46,68 @@ pub fn free_port() -> u16 {
     panic!("found no free port");
 }
 
+fn clock_file(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.clock"))
+}
+
+/// Writes what [`Cmd::clock_in`] reads.
+pub(crate) fn set_clock(file: &Path, seconds: i64) {
+    let new = file.with_extension("clock-new");
+    fs::write(&new, format!("{seconds:+}\n")).expect("the clock is written");
+    // In one step, as somebody may be reading.
+    fs::rename(&new, file).expect("the clock is set");
+}
+
 impl Master {
     /// Starts one with these flags; `--listen` and `--data-dir` are given to it.
     #[track_caller]
     pub fn start(folder: &Path, name: &str, flags: &[String]) -> Master {
-        let port = free_port();
+        let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), free_port());
+        let cmd = Cmd::suite("volmaster");
+        Master::build(folder, name, Place::Here, address, cmd.args(flags))
+    }
+
+    /// The same on a node, with an address of its own and a clock that [`Master::step_clock`] sets.
+    #[track_caller]
+    pub fn on(node: &Node, folder: &Path, name: &str, flags: &[String]) -> Master {
+        let address = SocketAddr::new(node.address(), PORT);
+        let cmd = node.place().cmd("env").clock_in(&clock_file(folder, name));
+        let cmd = cmd.arg(crate::command::binary("volmaster")).arg("--insecure");
+        Master::build(folder, name, node.place(), address, cmd.args(flags))
+    }
+
+    #[track_caller]
+    fn build(folder: &Path, name: &str, place: Place, address: SocketAddr, cmd: Cmd) -> Master {
         let data = folder.join(format!("{name}-data"));
-        let cmd = Cmd::suite("volmaster").args(["--listen", &format!("127.0.0.1:{port}")]);
-        let cmd = cmd.arg("--data-dir").arg(data).args(flags);
-        let master = Master {
-            name: name.to_owned(),
-            folder: folder.to_owned(),
-            port,
-            cmd,
-            daemon: Mutex::new(None),
-        };
+        let cmd = cmd.args(["--listen", &address.to_string()]).arg("--data-dir").arg(data);
+        let (name, folder) = (name.to_owned(), folder.to_owned());
+        let master = Master { name, folder, place, address, cmd, daemon: Mutex::new(None) };
         master.start_again();
         master
+    }
+
+    /// From within a second on the process sees a clock that is so many seconds ahead of the machine's. Only on a node.
+    pub fn step_clock(&self, seconds: i64) {
+        set_clock(&clock_file(&self.folder, &self.name), seconds);
     }
 
     fn daemon(&self) -> MutexGuard<'_, Option<Daemon>> {
         self.daemon.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The port on loopback.
+    /// Its port.
     pub fn port(&self) -> u16 {
-        self.port
+        self.address.port()
+    }
+
+    /// Its address.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Where it is.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://{}", self.address)
     }
 
     /// Its log.
@@ -133,14 +169,29 @@ impl Master {
 
     /// A connection to it.
     pub fn connect(&self) -> std::io::Result<TcpStream> {
-        TcpStream::connect(("127.0.0.1", self.port))
+        self.place.connect(self.address)
     }
 
     fn try_send(&self, method: &str, path: &str, body: &[u8]) -> Option<Answer> {
+        self.send_within(method, path, body, Duration::from_secs(30))
+    }
+
+    /// The answer to a GET, as JSON, if there is one in time, of success or not.
+    pub fn ask(&self, path: &str, limit: Duration) -> Option<Value> {
+        serde_json::from_str(&self.send_within("GET", path, b"", limit)?.body).ok()
+    }
+
+    fn send_within(
+        &self,
+        method: &str,
+        path: &str,
+        body: &[u8],
+        limit: Duration,
+    ) -> Option<Answer> {
         let mut stream = self.connect().ok()?;
         let head = format!("{method} {path} HTTP/1.1\r\nHost: volmaster");
         let head = if body.is_empty() { head } else { head + "\r\nContent-Type: application/json" };
-        http::send(&mut stream, &http::whole(&head, body), Duration::from_secs(30)).ok()
+        http::send(&mut stream, &http::whole(&head, body), limit).ok()
     }
 
     /// Sends a request, with a body of JSON if there is one.

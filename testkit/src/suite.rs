@@ -10,7 +10,9 @@ use crate::command::{Cmd, Outcome};
 use crate::etcd::Etcd;
 use crate::host::Host;
 use crate::master::Master;
+use crate::place::Place;
 use crate::supervisor::{Clock, Supervisor};
+use crate::wire::Wire;
 
 /// Where the metadata is.
 #[derive(Debug)]
@@ -45,6 +47,8 @@ pub struct Suite {
     pub masters: Vec<Master>,
     /// The hosts `h1`, `h2` …
     pub hosts: Vec<Host>,
+    /// What connects it, if its machines have addresses of their own (see [`crate::wire`]).
+    pub wire: Option<Wire>,
     /// Held for reading by stories that others may run beside, for writing by those that
     /// break something.
     pub(crate) gate: RwLock<()>,
@@ -100,7 +104,7 @@ impl Suite {
     #[track_caller]
     pub fn with_guest(name: &str, ceph: &Arc<Ceph>, size: Size) -> Suite {
         let mut suite = Suite::cluster(name, ceph, Size { hosts: 0, ..size });
-        let mut flags = plugin_flags(&suite.masters, &suite.images);
+        let mut flags = plugin_flags(suite.master_urls(), &suite.images);
         flags.extend(size.plugin_flags.split_whitespace().map(str::to_owned));
         let mut ports = ceph.ports();
         ports.extend(suite.masters.iter().map(Master::port));
@@ -120,11 +124,11 @@ impl Suite {
         let masters: Vec<Master> = (1..=size.masters)
             .map(|number| Master::start(&dir, &format!("master{number}"), &flags))
             .collect();
-        let mut flags = plugin_flags(&masters, &images);
+        let mut flags = plugin_flags(masters.iter().map(Master::url).collect(), &images);
         flags.extend(size.plugin_flags.split_whitespace().map(str::to_owned));
         let hosts = up_all(&dir, &flags, size.hosts);
         let name = name.to_owned();
-        Suite { name, dir, store, images, masters, hosts, gate: RwLock::new(()) }
+        Suite { name, dir, store, images, masters, hosts, wire: None, gate: RwLock::new(()) }
     }
 
     /// The first volmaster.
@@ -180,7 +184,8 @@ impl Suite {
     /// Runs `volcli` straight on etcd, without a volmaster.
     #[track_caller]
     pub fn volcli_direct(&self, line: &str) -> Outcome {
-        Cmd::suite("volcli").words(line).args(["--etcd", self.etcd().url()]).run()
+        let url = self.etcd().members()[0].url();
+        self.operator().suite("volcli").words(line).args(["--etcd", url]).run()
     }
 
     /// Starts a volsupervisor of all volmasters.
@@ -195,7 +200,12 @@ impl Suite {
     }
 
     fn volcli_cmd(&self) -> Cmd {
-        Cmd::suite("volcli").args(["--master", &self.master().url()])
+        self.operator().suite("volcli").args(["--master", &self.master().url()])
+    }
+
+    /// Where the operator is.
+    pub fn operator(&self) -> Place {
+        self.wire.as_ref().map_or(Place::Here, |wire| wire.hub.place())
     }
 
     /// Starts whatever does not run: what a story that failed has left.
@@ -227,18 +237,22 @@ fn master_flags(store: &Store, images: &Images) -> Vec<String> {
         Store::Embedded => vec!["--store".to_owned(), "embedded".to_owned()],
         Store::Etcd(etcd) => ["--store", "etcd", "--etcd", etcd.url()].map(str::to_owned).to_vec(),
     };
-    let path = |path: &Path| path.display().to_string();
-    flags.push("--images".to_owned());
-    flags.extend(match images {
-        Images::File(root) => ["file".to_owned(), "--image-root".to_owned(), path(root)],
-        Images::Ceph(ceph) => ["rbd".to_owned(), "--ceph-conf".to_owned(), path(ceph.conf())],
-    });
+    flags.extend(image_flags(images));
     flags
 }
 
-fn plugin_flags(masters: &[Master], images: &Images) -> Vec<String> {
+pub(crate) fn image_flags(images: &Images) -> [String; 4] {
+    let path = |path: &Path| path.display().to_string();
+    let [kind, option, value] = match images {
+        Images::File(root) => ["file", "--image-root", &path(root)].map(str::to_owned),
+        Images::Ceph(ceph) => ["rbd", "--ceph-conf", &path(ceph.conf())].map(str::to_owned),
+    };
+    ["--images".to_owned(), kind, option, value]
+}
+
+pub(crate) fn plugin_flags(masters: Vec<String>, images: &Images) -> Vec<String> {
     let mut flags: Vec<String> =
-        masters.iter().flat_map(|master| ["--master".to_owned(), master.url()]).collect();
+        masters.into_iter().flat_map(|url| ["--master".to_owned(), url]).collect();
     if let Images::Ceph(ceph) = images {
         let conf = ceph.conf().display().to_string();
         flags.extend(["--ceph-conf", &conf, "--ceph-user", "volplugin"].map(str::to_owned));
