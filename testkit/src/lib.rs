@@ -14,6 +14,7 @@
 //! | [`master`], [`supervisor`] | volmaster and volsupervisor processes |
 //! | [`place`], [`wire`] | machines with addresses of their own, and the suite on them |
 //! | [`proxy`], [`dice`] | answers that get lost, by chance that can be repeated |
+//! | [`ledger`] | whether what was synced is there, and nothing else |
 //! | [`suite`], [`story`] | all of it together, and one test's share of it |
 //! | [`leftovers`] | what a tenant has left anywhere |
 //! | [`http`] | requests as raw as a test needs them |
@@ -28,6 +29,7 @@ pub mod etcd;
 pub mod golden;
 pub mod host;
 pub mod http;
+pub mod ledger;
 pub mod leftovers;
 pub mod master;
 pub mod place;
