@@ -13,7 +13,7 @@
 //! | [`etcd`], [`ceph`], [`host`] | the servers, through the scripts in `scripts/` |
 //! | [`master`], [`supervisor`] | volmaster and volsupervisor processes |
 //! | [`place`], [`wire`] | machines with addresses of their own, and the suite on them |
-//! | [`proxy`], [`dice`] | answers that get lost, by chance that can be repeated |
+//! | [`fault`], [`proxy`], [`dice`] | what can go wrong there, by chance that can be repeated |
 //! | [`ledger`] | whether what was synced is there, and nothing else |
 //! | [`suite`], [`story`] | all of it together, and one test's share of it |
 //! | [`leftovers`] | what a tenant has left anywhere |
@@ -26,6 +26,7 @@ pub mod command;
 pub mod daemon;
 pub mod dice;
 pub mod etcd;
+pub mod fault;
 pub mod golden;
 pub mod host;
 pub mod http;
