@@ -143,10 +143,12 @@ impl Plugin {
                     self.cache.remove(id);
                     return Err(LookError::NotFound { volume: id.clone() });
                 }
-                Err(error) => error,
+                Err(error) => {
+                    self.cache.reached(false);
+                    error
+                }
             }
         };
-        self.cache.reached(false);
         let brief = self.cache.get(id);
         if brief.is_none() && held.is_none() {
             return Err(LookError::Unknown(error));
