@@ -87,7 +87,9 @@ impl Connection {
         let service = service_fn(|request| self.clone().request(request));
         let served = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(READING)
+            // Docker keeps its connections, and repeats a call whose connection was closed under it without
+            // its body: an Unmount would be lost for good. Only root can connect here.
+            .header_read_timeout(None)
             .serve_connection(TokioIo::new(stream), service);
         let mut served = std::pin::pin!(served);
         // Cancel-safe: the connection is polled on in both arms.
