@@ -4,6 +4,7 @@ use std::fmt;
 
 use nix::sys::signal::Signal;
 
+use crate::etcd::Member;
 use crate::place::{End, Node};
 use crate::suite::Suite;
 
@@ -23,6 +24,8 @@ pub enum Who {
     Master(usize),
     /// A member of etcd.
     Etcd(usize),
+    /// All members of etcd.
+    AllOfEtcd,
     /// Ceph's OSD.
     Osd,
     /// Ceph's monitor.
@@ -121,9 +124,9 @@ impl Fault {
             | Fault::RepliesLost(Line::ToMaster(master) | Line::ToEtcd(master), _) => {
                 Subject::Master(master)
             }
-            Fault::Process(Who::Etcd(_), _) | Fault::Compaction | Fault::LeaderMoved => {
-                Subject::Etcd
-            }
+            Fault::Process(Who::Etcd(_) | Who::AllOfEtcd, _)
+            | Fault::Compaction
+            | Fault::LeaderMoved => Subject::Etcd,
             Fault::Process(Who::Osd | Who::Mon, _) => Subject::Ceph,
         }
     }
@@ -136,7 +139,8 @@ impl Fault {
                 Who::DataPath(_) => "data path stopped",
                 Who::Docker(_) => "dockerd stopped",
                 Who::Master(_) => "volmaster stopped",
-                Who::Etcd(_) => "etcd stopped",
+                Who::Etcd(_) => "one etcd stopped",
+                Who::AllOfEtcd => "all etcd stopped",
                 Who::Osd => "OSD stopped",
                 Who::Mon => "monitor stopped",
             },
@@ -145,7 +149,8 @@ impl Fault {
                 Who::DataPath(_) => "data path killed",
                 Who::Docker(_) => "dockerd killed",
                 Who::Master(_) => "volmaster killed",
-                Who::Etcd(_) => "etcd killed",
+                Who::Etcd(_) => "one etcd killed",
+                Who::AllOfEtcd => "all etcd killed",
                 Who::Osd => "OSD killed",
                 Who::Mon => "monitor killed",
             },
@@ -209,6 +214,28 @@ impl Fault {
     }
 }
 
+/// Heals whatever can be healed on a wire, without starting anything.
+#[track_caller]
+pub fn heal_all(suite: &Suite) {
+    [Who::Osd, Who::Mon, Who::AllOfEtcd].into_iter().for_each(|who| who.go_on(suite));
+    for (number, host) in suite.hosts.iter().enumerate() {
+        if host.is_on() {
+            host.thaw();
+            host.plug();
+        }
+        host.step_clock(0);
+        Cut::HostFromCeph(number).mend(suite);
+        Cut::HostFromMasters(number).mend(suite);
+    }
+    for (number, master) in suite.masters.iter().enumerate() {
+        master.thaw();
+        master.step_clock(0);
+        Cut::MasterFromEtcd(number).mend(suite);
+    }
+    let wire = suite.wire();
+    wire.to_masters.iter().chain(&wire.to_etcd).for_each(|proxy| proxy.pass());
+}
+
 impl Who {
     fn stop(self, suite: &Suite) {
         match self {
@@ -217,6 +244,7 @@ impl Who {
             Who::Docker(host) => suite.hosts[host].docker_send(Signal::SIGSTOP),
             Who::Master(master) => suite.masters[master].freeze(),
             Who::Etcd(member) => suite.etcd().members()[member].freeze(),
+            Who::AllOfEtcd => suite.etcd().members().iter().for_each(Member::freeze),
             Who::Osd => suite.ceph().freeze_one("osd"),
             Who::Mon => suite.ceph().freeze_one("mon"),
         }
@@ -229,6 +257,7 @@ impl Who {
             Who::Docker(host) => suite.hosts[host].docker_send(Signal::SIGCONT),
             Who::Master(master) => suite.masters[master].thaw(),
             Who::Etcd(member) => suite.etcd().members()[member].thaw(),
+            Who::AllOfEtcd => suite.etcd().members().iter().for_each(Member::thaw),
             Who::Osd => suite.ceph().thaw_one("osd"),
             Who::Mon => suite.ceph().thaw_one("mon"),
         }
@@ -241,6 +270,7 @@ impl Who {
             Who::Docker(host) => suite.hosts[host].docker_kill(),
             Who::Master(master) => suite.masters[master].kill(),
             Who::Etcd(member) => suite.etcd().members()[member].kill(),
+            Who::AllOfEtcd => suite.etcd().kill(),
             Who::Osd => suite.ceph().kill_one("osd"),
             Who::Mon => suite.ceph().kill_one("mon"),
         }
@@ -253,7 +283,7 @@ impl Who {
             Who::DataPath(_) => {}
             Who::Docker(host) => suite.hosts[host].docker_start(),
             Who::Master(master) => suite.masters[master].start_again(),
-            Who::Etcd(_) => suite.etcd().start(),
+            Who::Etcd(_) | Who::AllOfEtcd => suite.etcd().start(),
             Who::Osd | Who::Mon => suite.ceph().start(),
         }
     }
@@ -301,6 +331,7 @@ impl fmt::Display for Who {
             Who::Docker(host) => write!(f, "dockerd of h{}", host + 1),
             Who::Master(master) => write!(f, "volmaster {}", master + 1),
             Who::Etcd(member) => write!(f, "etcd {}", member + 1),
+            Who::AllOfEtcd => write!(f, "all of etcd"),
             Who::Osd => write!(f, "OSD"),
             Who::Mon => write!(f, "monitor"),
         }

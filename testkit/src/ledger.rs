@@ -10,7 +10,7 @@ use std::fmt;
 
 mod writer;
 
-pub use writer::{FILE, Ledger, Run};
+pub use writer::{FILE, Ledger, Made, Run};
 
 /// The bytes of a record. A power of two, so that none lies in two blocks of a file system, and none can be torn
 /// by anything but an error.

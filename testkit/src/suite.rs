@@ -211,6 +211,10 @@ impl Suite {
     /// Starts whatever does not run: what a story that failed has left.
     #[track_caller]
     pub fn heal(&self) {
+        if self.wire.is_some() {
+            crate::fault::heal_all(self);
+            self.ceph().start();
+        }
         if let Store::Etcd(etcd) = &self.store {
             etcd.start();
         }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -40,6 +41,16 @@ pub struct Ledger {
     volume: String,
     folder: PathBuf,
     runs: Mutex<Vec<Run>>,
+    /// All containers that may be there, by host: also those of which Docker has not said whether they are.
+    made: Mutex<Vec<Made>>,
+    tried: AtomicUsize,
+}
+
+/// A container on the host with this label, which may be there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    host: String,
+    container: String,
 }
 
 /// One container of a ledger.
@@ -59,7 +70,8 @@ impl Ledger {
     pub fn of(volume: &str, folder: &Path) -> Ledger {
         let folder = folder.join(volume.replace('/', "."));
         fs::create_dir_all(&folder).expect("a folder for a ledger");
-        Ledger { volume: volume.to_owned(), folder, runs: Mutex::new(Vec::new()) }
+        let (runs, made) = (Mutex::default(), Mutex::default());
+        Ledger { volume: volume.to_owned(), folder, runs, made, tried: AtomicUsize::new(0) }
     }
 
     /// `tenant/volume`.
@@ -76,6 +88,10 @@ impl Ledger {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn made(&self) -> MutexGuard<'_, Vec<Made>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The container that was started last.
     pub fn last(&self) -> Option<Run> {
         self.runs().last().cloned()
@@ -84,26 +100,68 @@ impl Ledger {
     /// Starts one more writer on a host, if the volume is to be had there. It writes when it has been told its epoch.
     ///
     /// # Errors
-    /// What Docker said. The container is removed.
+    /// What Docker said. The container is removed, or has to be by [`Ledger::remove_all_but`].
     #[track_caller]
     pub fn try_start(&self, host: &Host) -> Result<Run, String> {
-        let number = self.runs().len() + 1;
-        let container = format!("ledger-{}-{number}-{}", self.image(), host.label());
+        // No two have a folder in common, so that one of which nobody knows whether it runs is never told an epoch.
+        let number = self.tried.fetch_add(1, Ordering::Relaxed) + 1;
+        let container = format!("ledger-{}-{number}", self.image());
         let folder = self.folder.join(format!("{number}"));
         fs::create_dir_all(&folder).expect("a folder for a run");
+        let made = Made { host: host.label().to_owned(), container: container.clone() };
+        self.made().push(made.clone());
         let options = format!("-v {}:/data -v {}:/run/ledger", self.volume, folder.display());
         let outcome = host.try_start(&container, &options, WRITER);
         if !outcome.is_ok() {
-            let removed = host.docker(&format!("rm -f {container}"));
-            return Err(if removed.is_ok() {
-                outcome.to_string()
-            } else {
-                format!("{outcome}\n{removed}")
-            });
+            return Err(self
+                .remove(host, &made)
+                .err()
+                .map_or_else(|| outcome.to_string(), |removed| format!("{outcome}\n{removed}")));
         }
-        let run = Run { container, host: host.label().to_owned(), folder };
+        let run = Run { container, host: made.host, folder };
         self.runs().push(run.clone());
         Ok(run)
+    }
+
+    fn remove(&self, host: &Host, made: &Made) -> Result<(), String> {
+        let removed = host.docker(&format!("rm -f {}", made.container));
+        if removed.is_ok() || removed.stderr.contains("No such container") {
+            self.made().retain(|other| other != made);
+            return Ok(());
+        }
+        Err(removed.to_string())
+    }
+
+    /// The containers that may be there. One that is being started is among them.
+    pub fn containers(&self) -> Vec<Made> {
+        self.made().clone()
+    }
+
+    /// Removes all containers but one. Nobody may be starting one meanwhile.
+    ///
+    /// # Errors
+    /// What Docker said of those that may be there still.
+    #[track_caller]
+    pub fn remove_all_but(&self, suite: &Suite, kept: Option<&Run>) -> Result<(), String> {
+        let mut made = self.containers();
+        made.retain(|made| kept.is_none_or(|run| run.container != made.container));
+        self.remove_these(suite, &made)
+    }
+
+    /// Removes these containers.
+    ///
+    /// # Errors
+    /// What Docker said of those that may be there still.
+    #[track_caller]
+    pub fn remove_these(&self, suite: &Suite, made: &[Made]) -> Result<(), String> {
+        let failed: Vec<_> = made
+            .iter()
+            .filter_map(|made| {
+                let host = suite.hosts.iter().find(|host| host.label() == made.host);
+                self.remove(host.expect("a host of the suite"), made).err()
+            })
+            .collect();
+        if failed.is_empty() { Ok(()) } else { Err(failed.join("\n")) }
     }
 
     /// Tells a writer the epoch of its claim, if a volmaster says that its host holds the volume.
