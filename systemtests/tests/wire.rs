@@ -140,6 +140,8 @@ const UNFELT: &[Fault] = &[
     Fault::Process(Who::Master(1), Blow::Kill),
     Fault::Process(Who::Etcd(0), Blow::Stop),
     Fault::Process(Who::Etcd(0), Blow::Kill),
+    Fault::Process(Who::AllOfEtcd, Blow::Kill),
+    Fault::Process(Who::AllOfEtcd, Blow::Stop),
     Fault::Process(Who::Mon, Blow::Stop),
     Fault::Cut(Cut::HostFromMasters(0)),
     Fault::Cut(Cut::HostFromMaster(0, 1)),
@@ -176,6 +178,7 @@ fn who_writes_outlives_every_fault_that_leaves_the_host_alive() {
         ledger.writes_on(&run);
         fault.heal(&WIRE);
         fault.heal(&WIRE);
+        ready_again();
     }
     for &fault in WAITED_FOR {
         fault.inject(&WIRE);
