@@ -1,6 +1,6 @@
 # The one command surface: people and CI call the same targets. Each installs what it is missing by Debian
 # package name, starts its own servers on free loopback ports and private folders, and leaves nothing behind.
-.PHONY: help demo demo-ceph build test test-vm lint bench bench-vm fuzz
+.PHONY: help demo demo-ceph build test test-vm chaos lint bench bench-vm fuzz
 
 help: ## shows this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -28,6 +28,10 @@ test: ## everything, with real dockerd, etcd and Ceph
 test-vm: ## the kernel's rbd, on an emulated host with a kernel of its own
 	scripts/install all vm
 	scripts/test-vm
+
+chaos: ## 500 faults, drawn from SEED (N=… for another number, FROM=… to go on), and nothing may be lost
+	scripts/install all
+	scripts/chaos "$(SEED)" "$(N)" "$(FROM)"
 
 bench: ## the figures, beside their baselines
 	scripts/install all
