@@ -132,7 +132,7 @@ fn dockerd_dies() {
 /// The process between the image and its device dies: the container gets errors, as from a broken
 /// disk, and when it has ended nothing is left.
 #[test]
-fn rbd_fuse_dies() {
+fn the_server_of_an_image_dies() {
     let story = Story::alone(&LOST, "fuse-dies");
     let h1 = LOST.h1();
     let volume = story.create("db", "");
@@ -143,7 +143,7 @@ fn rbd_fuse_dies() {
         let read = container.sh("cat /data/file");
         if read.is_ok() { Ok(()) } else { Err(read) }
     });
-    let pattern = format!("^[^ ]*rbd-fuse .*{}", story.image("db"));
+    let pattern = format!("^volplugin-serve .*{}", story.image("db"));
     let server = Cmd::new("pgrep").args(["-f", &pattern]).run().ok().to_owned();
     Cmd::new("kill").args(["-9", &server]).run().ok();
     container.sh("echo more >/data/more; sync /data/more").refused();

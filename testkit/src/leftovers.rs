@@ -98,7 +98,7 @@ impl Leftovers {
         for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
             let args = fs::read(process.path().join("cmdline")).unwrap_or_default();
             let args = String::from_utf8_lossy(&args).replace('\0', " ");
-            let serves = ["rbd-fuse", "rbd-nbd"].iter().any(|name| args.contains(name));
+            let serves = ["volplugin-serve", "rbd-nbd"].iter().any(|name| args.contains(name));
             if serves && args.contains(&bed) && args.contains(&image) {
                 self.add("process", [format!("{} {args}", process.file_name().display())]);
             }

@@ -2,7 +2,7 @@
 //!
 //! Every method is one call or a few through the door for blocking calls, over one shared
 //! [`Connection`]. An image carries the volume that it was made for in its metadata
-//! (`volplugin.uid`), and its limits as the librbd settings of the image, which rbd-fuse and rbd-nbd
+//! (`volplugin.uid`), and its limits as the librbd settings of the image, which the servers and rbd-nbd
 //! apply live. Called by volmaster. Must not map anything, and must not fence anybody but when it is told to.
 
 pub mod connection;

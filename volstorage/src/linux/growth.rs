@@ -2,7 +2,7 @@
 //!
 //! First the device: the kernel's rbd follows the image by itself, if the image can become larger at all: with
 //! `exclusive` nobody changes the size of an image that is mapped so. A network block device is told the image's size. A
-//! loop device is told to look at its file again, and `rbd-fuse` (16.2) shows the image's present size to whoever asks for
+//! loop device is told to look at its file again, and the server shows the image's present size to whoever asks for
 //! the file's. Then the file system, by its own tool. Whether there is anything to do is found out without running one
 //! (`geometry`).
 
@@ -154,7 +154,7 @@ impl Shared {
         if mapping.access == Access::Fuse
             && let Some(number) = loops::number(&mapping.device)
         {
-            // Asking for the file's size is what makes rbd-fuse, and the kernel's FUSE, notice.
+            // Asking for the file's size is what makes the server, and the kernel's FUSE, notice.
             let file = self.file(&mapping.source).metadata()?.len();
             if file / SECTOR > has / SECTOR {
                 self.faults.alive("grow the loop device").map_err(std::io::Error::other)?;

@@ -21,7 +21,7 @@ pub(super) struct Mount {
     pub target: PathBuf,
     /// Whether it was mounted read-only.
     pub read_only: bool,
-    /// The type, e.g. `ext4`, `fuse.rbd-fuse`.
+    /// The type, e.g. `ext4`, `fuse.volplugin`.
     pub filesystem: String,
     /// What is mounted, e.g. `/dev/loop3`.
     pub source: PathBuf,
@@ -84,7 +84,7 @@ mod tests {
     #[test]
     fn lines_are_read() {
         let text = b"36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 shared:7 - ext3 /dev/root rw,errors=continue\n\
-            42 27 0:39 / /m rw - fuse.rbd-fuse rbd-fuse rw,user_id=0\n\
+            42 27 0:39 / /m rw - fuse.volplugin rbd/t.v rw,user_id=0\n\
             damaged line\n\
             43 27 7:3 / /a\\134b nosuid,ro - ext4 /dev/loop3 rw\n";
         let mounts = parse(text);
@@ -101,7 +101,7 @@ mod tests {
                 source: "/dev/root".into(),
             }
         );
-        assert_eq!(mounts[1].filesystem, "fuse.rbd-fuse");
+        assert_eq!(mounts[1].filesystem, "fuse.volplugin");
         assert_eq!(mounts[2].target, Path::new("/a\\b"));
         assert!(mounts[2].read_only);
     }

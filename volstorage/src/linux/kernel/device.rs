@@ -130,6 +130,6 @@ mod tests {
         for (path, is) in [("/dev/rbd0", true), ("/dev/rbd299", true), ("/dev/rbd", false)] {
             assert_eq!(is_device(Path::new(path)), is, "{path}");
         }
-        assert!(!is_device(Path::new("/dev/rbd0p1")) && !is_device(Path::new("rbd-fuse")));
+        assert!(!is_device(Path::new("/dev/rbd0p1")) && !is_device(Path::new("rbd-nbd")));
     }
 }
