@@ -94,6 +94,8 @@ pub struct ServerCommand {
 /// 120 s, an unmount inside 60 s.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadlines {
+    /// Making a server ready, which is to log in at a cluster.
+    pub ready: Duration,
     /// Mapping. A client that died without a word keeps the lock of its image for 30 s
     /// (`osd_client_watch_timeout`), and that is waited for.
     pub map: Duration,
@@ -117,6 +119,7 @@ pub struct Deadlines {
 impl Default for Deadlines {
     fn default() -> Self {
         Deadlines {
+            ready: Duration::from_secs(15),
             map: Duration::from_secs(45),
             unmap: Duration::from_secs(25),
             mount: Duration::from_secs(40),

@@ -185,6 +185,30 @@ async fn is_fenced(host: &LinuxHost, source: &ImageSource) {
     assert_eq!(error.kind(), Kind::Busy);
 }
 
+/// Where nobody answers, that is said in time, and nothing is left.
+#[tokio::test]
+async fn making_ready_ends_inside_its_deadline() {
+    let conf = {
+        let _part = CEPH.whole.read().await;
+        std::fs::read_to_string(&CEPH.conf).unwrap()
+    };
+    let lines = conf.lines().map(|line| match line.starts_with("mon host") {
+        true => "mon host = [v1:127.0.0.1:1]",
+        false => line,
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ceph.conf");
+    std::fs::write(&file, lines.collect::<Vec<_>>().join("\n") + "\n").unwrap();
+    let mut bed = Bed::with_ceph(&file);
+    bed.config.deadlines.ready = Duration::from_secs(2);
+    let source = ImageSource::Rbd { pool: "rbd".to_owned(), image: "t.any".to_owned() };
+    let begin = Instant::now();
+    let error = bed.host().ready(&map(&source)).await.unwrap_err();
+    assert!(matches!(error, HostError::Deadline { seconds: 2, .. }), "{error:?}");
+    assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
+    bed.assert_clean();
+}
+
 /// Reads past all caches.
 fn read_device(device: &Path) -> std::io::Result<usize> {
     let mut memory = vec![0u8; 8192];
@@ -401,6 +425,33 @@ async fn the_file_is_the_image() {
     wait_for("the new size", || file.metadata().unwrap().len() == 128 * MIB);
     file.write_all_at(b"more", 64 * MIB - 2).unwrap();
     file.sync_all().unwrap();
+    drop(file);
+    host.unmap(&source).await.unwrap();
+    bed.assert_clean();
+}
+
+/// The limits of an image, which librbd follows live.
+#[tokio::test]
+async fn a_limit_is_felt_while_it_is_mapped() {
+    const LIMIT: &str = "rbd_qos_write_bps_limit";
+    let _part = CEPH.whole.read().await;
+    let source = CEPH.image("t.limited").await;
+    let bed = Bed::with_ceph(&CEPH.conf);
+    let host = bed.host();
+    host.map(&map(&source)).await.unwrap();
+    let file = OpenOptions::new().write(true).open(shown(&bed, "t.limited")).unwrap();
+    let write = || {
+        let begin = Instant::now();
+        file.write_all_at(&[3; 1 << 20], 0).unwrap();
+        file.sync_all().unwrap();
+        begin.elapsed()
+    };
+    let slow = Duration::from_secs(1);
+    wait_for("a write without a limit", || write() < slow);
+    CEPH.rbd(&["config", "image", "set", "rbd/t.limited", LIMIT, "262144"]);
+    wait_for("a write to feel the limit", || write() > slow);
+    CEPH.rbd(&["config", "image", "remove", "rbd/t.limited", LIMIT]);
+    wait_for("a write not to feel it any more", || write() < slow);
     drop(file);
     host.unmap(&source).await.unwrap();
     bed.assert_clean();

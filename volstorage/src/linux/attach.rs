@@ -40,7 +40,7 @@ enum Next {
 impl LinuxHost {
     pub(super) async fn ready_image(&self, request: &MapRequest) -> Result<Vec<String>, HostError> {
         check_names(&request.source)?;
-        let operation = self.within(self.deadlines().map);
+        let operation = self.within(self.deadlines().ready);
         let readied = match (operation.next(request).await?, &request.source) {
             (Next::Mapped(mapping), _) => return Ok(mapping.clients),
             (Next::Readied(readied), _) => *readied,
