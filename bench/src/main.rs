@@ -5,6 +5,7 @@
 //! bench, because their bare calls are the baselines.
 
 mod bare;
+mod data;
 mod kernel;
 mod lists;
 mod memory;
@@ -31,7 +32,8 @@ fn main() -> ExitCode {
     let asked = |section: &str| arguments.iter().any(|word| word == section);
     // The emulated host has a call of its own, `make bench-vm`.
     let wanted = |section: &str| asked(section) || (arguments.is_empty() && section != "kernel");
-    let known = ["file", "lists", "ceph", "parallel", "snapshots", "clones", "memory", "kernel"];
+    let known =
+        ["file", "lists", "ceph", "volumes", "parallel", "snapshots", "clones", "memory", "kernel"];
     if let Some(unknown) = arguments.iter().find(|word| !known.contains(&word.as_str())) {
         eprintln!("bench: there is no section {unknown:?}; the sections are {}", known.join(", "));
         return ExitCode::from(2);
@@ -46,13 +48,19 @@ fn main() -> ExitCode {
             memory::on_files(&suite, &mut table);
         }
     }
-    if ["lists", "ceph", "parallel", "snapshots", "clones", "memory"].into_iter().any(wanted) {
+    let on_ceph = ["lists", "ceph", "volumes", "parallel", "snapshots", "clones", "memory"];
+    if on_ceph.into_iter().any(wanted) {
         let ceph = Arc::new(Ceph::up(&Testbed::here().folder("ceph")));
         let suite = Suite::cluster("cluster", &ceph, Size::of(1, 2));
         if wanted("ceph") {
             volumes::ceph_create(&suite, &mut table);
+        }
+        if wanted("ceph") || wanted("volumes") {
             volumes::ceph_mount(&suite, &mut table);
             volumes::refusal(&suite, &mut table);
+        }
+        if wanted("volumes") {
+            data::throughput(&suite, &mut table);
         }
         if wanted("parallel") {
             volumes::ceph_parallel(&suite, &mut table);
