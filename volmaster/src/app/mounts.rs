@@ -6,7 +6,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 use volcore::Kind;
-use volcore::claim::{Claim, ClaimAsk, ClaimDecision, ClaimFacts, ClaimRefusal, ReleaseDecision};
+use volcore::claim::{
+    Claim, ClaimAsk, ClaimDecision, ClaimFacts, ClaimRefusal, Holder, ReleaseDecision,
+};
 use volcore::host::{MasterId, Session};
 use volcore::name::{BootId, HostName, VolumeId};
 use volcore::options::Sharing;
@@ -22,6 +24,8 @@ use super::{App, Failing, ListAsk, ListError, Slice, catch_up, lists, store_kind
 const ROUNDS: u32 = 10;
 /// How long a claim waits for a look at the image.
 const FREEING: Duration = Duration::from_secs(3);
+/// How long a release waits for a look at the lock.
+const UNLOCKING: Duration = Duration::from_secs(1);
 /// After so long it is looked again whether the volmaster lives that fences a holder.
 const FENCED_ELSEWHERE: Duration = Duration::from_secs(1);
 
@@ -345,7 +349,8 @@ async fn release(
     host: &HostName,
     boot: &BootId,
 ) -> Result<bool, MountError> {
-    let (claim, session, fences) = tokio::join!(
+    let (volume, claim, session, fences) = tokio::join!(
+        app.records.volume(id),
         app.records.claim(id),
         app.records.session(host),
         fencing::fences_of(app, host, id)
@@ -371,7 +376,33 @@ async fn release(
         ReleaseDecision::Delete => changes.delete_claim(id, claim.at),
         ReleaseDecision::Keep(left) => changes.put_claim(&left, Expect::At(claim.at)),
     };
-    Ok(committed(app, changes).await?)
+    let done = committed(app, changes).await?;
+    let left = claim.value.holder(host).filter(|holder| holder.boot == *boot);
+    if let (true, Some(volume), Some(left)) = (done, volume?, left) {
+        unlock(app, &volume.value, left).await;
+    }
+    Ok(done)
+}
+
+/// A client that was killed leaves its lock. Its host says that nothing of the volume is left there, so that nobody goes on
+/// without the lock; and whoever has been let in since is not one of its clients.
+async fn unlock(app: &App, volume: &Volume, left: &Holder) {
+    let clients: BTreeSet<String> = left.clients.iter().cloned().collect();
+    if clients.is_empty() || !app.images.fences() {
+        return;
+    }
+    let image = volume.image();
+    let unlocked = app.images.break_lock(&image, &clients);
+    match tokio::time::timeout(UNLOCKING, unlocked).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            let (volume, error) = (&volume.id, volapi::problem::chain(&error));
+            tracing::warn!(%volume, error, "it is not known whether its last client has left its lock");
+        }
+        Err(_) => {
+            tracing::warn!(volume = %volume.id, "its image does not answer after it was released")
+        }
+    }
 }
 
 /// Fences whoever holds a volume or has its image locked, and clears the claim; whether that is done.

@@ -269,6 +269,24 @@ async fn a_client_that_others_write_with_is_not_fenced() {
     assert_eq!(stage.images.blocklist(), clients([]));
 }
 
+/// The process that served the image was killed, and its host has cleaned up.
+#[tokio::test(start_paused = true)]
+async fn the_lock_that_a_host_has_left_goes_with_its_claim() {
+    let stage = Stage::new().await.paused();
+    let app = stage.app();
+    let id = silent(&stage, &app).await;
+    let (h1, boot) = (host("h1"), "boot-of-h1".parse().unwrap());
+    mount_release(&app, &id, &ReleaseAsk::Holder { host: h1, boot }).await.unwrap();
+    assert_eq!(owner(&stage), None);
+    assert_eq!(stage.images.blocklist(), clients([]));
+    // Not that of whoever was let in since.
+    mount_claim(&app, &id, ask("h2", "10.0.0.2:0/22")).await.unwrap();
+    stage.images.lock_for(&image("t/v"), "10.0.0.3:0/33");
+    let (h2, boot) = (host("h2"), "boot-of-h2".parse().unwrap());
+    mount_release(&app, &id, &ReleaseAsk::Holder { host: h2, boot }).await.unwrap();
+    assert_eq!(owner(&stage).as_deref(), Some("10.0.0.3:0/33"));
+}
+
 /// Whatever fails or dies at any step: nobody is let in before the old clients are cut off, and the next one who
 /// asks, or the reconciler, comes to the end.
 #[tokio::test(start_paused = true)]
