@@ -158,16 +158,7 @@ fn the_host_is_rebooted_under_a_writer() {
         if left.is_empty() { Ok(()) } else { Err(left.join(", ")) }
     });
     h1.docker("rm -f reboot").ok();
-    // The kernel of its last life has left its lock, and no host may break that. Ceph takes half a minute to
-    // find out that its holder is gone.
-    poll::until("the lock to be named as one of the dead", Duration::from_secs(90), || {
-        let refused = h1.run(&option, "true");
-        refused.refused();
-        let said = refused.to_string();
-        let named = said.contains("is locked by client.") && said.contains("mount force-remove");
-        if named { Ok(()) } else { Err(said) }
-    });
-    story.volcli(&format!("mount force-remove {volume} --yes")).ok();
+    // The kernel of its last life has left its lock, which went with the claim.
     let log = h1.run(&option, "cat /data/log");
     assert!(log.lines().len() as u64 >= synced, "{synced} lines were synced: {log}");
     h1.docker(&format!("volume rm {volume}")).ok();
@@ -484,9 +475,7 @@ fn rbd_nbd_dies() {
     h1.run(&option, "true").refused_with(&["rbd-nbd (pid ", "is gone"]);
     container.remove();
     story.until_unused();
-    // Its lock outlives it, and nobody but volmaster may break that.
-    h1.run(&option, "true").refused_with(&["is locked by client.", "mount force-remove"]);
-    story.volcli(&format!("mount force-remove {volume} --yes")).ok();
+    // Its lock has outlived it, and went with the claim.
     assert_eq!(h1.run(&option, "cat /data/file").ok(), "kept", "what was synced is there");
     story.until_unused();
     h1.docker(&format!("volume rm {volume}")).ok();

@@ -387,7 +387,7 @@ pub enum ReleaseDecision {
 }
 
 /// Takes a host out of a claim. A release by another boot than the holder's changes nothing,
-/// unless the host's live session proves that the holder's boot is over.
+/// unless the live session of the same installation proves that the holder's boot is over.
 pub fn mount_release(
     claim: Option<&Claim>,
     host: &HostName,
@@ -395,10 +395,14 @@ pub fn mount_release(
     session: Option<&Session>,
 ) -> ReleaseDecision {
     let Some(claim) = claim else { return ReleaseDecision::Absent };
-    let proven = session.is_some_and(|session| session.boot == *boot);
+    // The same machine in another boot. Another machine under its label proves nothing.
+    let proven = |holder: &Holder| {
+        let same = |session: &Session| holder.instance.is_none_or(|it| it == session.instance);
+        session.is_some_and(|session| session.boot == *boot && same(session))
+    };
     // Who is being fenced has nothing to give back: whoever fences says when it is over.
     let leaves = |holder: &&Holder| {
-        holder.host == *host && (holder.boot == *boot || proven) && holder.holds()
+        holder.host == *host && (holder.boot == *boot || proven(holder)) && holder.holds()
     };
     if !claim.holders.iter().any(|holder| leaves(&holder)) {
         return ReleaseDecision::Absent;
@@ -583,6 +587,22 @@ mod tests {
         assert!(matches!(late, Err(ClaimRefusal::Lost { epoch: 1, .. })));
         let (h1, b1) = ("h1".parse().unwrap(), "b1".parse().unwrap());
         assert_eq!(mount_release(Some(&by_me), &h1, &b1, None), ReleaseDecision::Absent);
+    }
+
+    #[test]
+    fn another_machine_under_a_label_releases_nothing() {
+        let live = session("h1", "b1");
+        let asked = ask("h1", "b1", &["m1"]);
+        let volume = ready();
+        let facts = facts(&volume, None, Some(&live), 0);
+        let held = granted(mount_claim(facts, asked, Timestamp::UNIX_EPOCH).unwrap());
+        let (h1, b2) = ("h1".parse().unwrap(), "b2".parse().unwrap());
+        let release = |instance| {
+            let again = Session { instance, ..session("h1", "b2") };
+            mount_release(Some(&held), &h1, &b2, Some(&again))
+        };
+        assert_eq!(release(live.instance), ReleaseDecision::Delete);
+        assert_eq!(release(Uuid::from_u128(9)), ReleaseDecision::Absent);
     }
 
     #[test]

@@ -377,14 +377,14 @@ async fn release(
         ReleaseDecision::Keep(left) => changes.put_claim(&left, Expect::At(claim.at)),
     };
     let done = committed(app, changes).await?;
-    let left = claim.value.holder(host).filter(|holder| holder.boot == *boot);
+    let left = claim.value.holder(host);
     if let (true, Some(volume), Some(left)) = (done, volume?, left) {
         unlock(app, &volume.value, left).await;
     }
     Ok(done)
 }
 
-/// A client that was killed leaves its lock. Its host says that nothing of the volume is left there, so that nobody goes on
+/// A client that was killed, or whose machine was, leaves its lock. Its host says that nothing of the volume is left there, so that nobody goes on
 /// without the lock; and whoever has been let in since is not one of its clients.
 async fn unlock(app: &App, volume: &Volume, left: &Holder) {
     let clients: BTreeSet<String> = left.clients.iter().cloned().collect();
