@@ -25,6 +25,7 @@ use volcore::name::{MountId, VolumeId};
 
 use crate::app::Plugin;
 use crate::app::volumes::{Listed, LookError};
+use crate::docker::patience::Patience;
 use crate::docker::peer::{Caller, Peer};
 use crate::docker::protocol::{Capabilities, Method, Reply, Request, Volume};
 use crate::docker::socket::PluginSocket;
@@ -84,17 +85,18 @@ struct Connection {
 
 impl Connection {
     async fn run(self, stream: UnixStream, stop: CancellationToken) {
-        let service = service_fn(|request| self.clone().request(request));
+        let patience = Patience::default();
+        let service = service_fn(|request| patience.serve(self.clone().request(request)));
         let served = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
-            // Docker keeps its connections, and repeats a call whose connection was closed under it without
-            // its body: an Unmount would be lost for good. Only root can connect here.
+            // It would close what is idle, too.
             .header_read_timeout(None)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(patience.watch(stream)), service);
         let mut served = std::pin::pin!(served);
-        // Cancel-safe: the connection is polled on in both arms.
+        // Cancel-safe: the connection is polled on in all arms but the one in which nothing of it is under way.
         let ended = tokio::select! {
             ended = served.as_mut() => ended,
+            () = patience.is_over(READING) => return,
             () = stop.cancelled() => {
                 served.as_mut().graceful_shutdown();
                 served.await
