@@ -70,7 +70,8 @@ impl Host {
     /// volplugin's own. With a part of their command line, such as an image's name, only those.
     pub fn data_paths(&self, of: &str) -> Vec<u32> {
         self.pids_of(|args| {
-            let serves = args.contains("rbd-fuse") || args.contains("volplugin serve");
+            let serves = ["rbd-fuse", "volplugin-serve", "volplugin serve"];
+            let serves = serves.iter().any(|name| args.contains(name));
             serves && args.contains(of)
         })
     }
