@@ -13,7 +13,7 @@ use testkit::wire::{Layout, Lines};
 use testkit::{Suite, poll};
 
 use super::fleet::{Fleet, Moved};
-use super::plan::{self, MASTERS, MEMBERS, Regime, Round};
+use super::plan::{self, MASTERS, MEMBERS, Round};
 
 /// A session lasts so long here, so that some hosts are taken over from before a fault is healed, and some are not.
 const GLOBAL: &str = r#"{"session-ttl": "3s"}"#;
@@ -72,13 +72,9 @@ impl Campaign {
             Layout { size, members: MEMBERS.try_into().expect("few"), lines: Lines::Lossy },
         );
         suite.volcli_with_stdin("global upload", GLOBAL).ok();
-        let regime = regime(&suite);
-        println!(
-            "chaos: seed {}, {} injections from {}, {regime:?}",
-            self.seed, self.count, self.from
-        );
+        println!("chaos: seed {}, {} injections from {}", self.seed, self.count, self.from);
         let mut tally = self.earlier();
-        let rounds = plan::rounds(self.seed, self.count, regime);
+        let rounds = plan::rounds(self.seed, self.count);
         let rounds: Vec<_> = rounds.iter().filter(|round| round.first >= self.from).collect();
         for act in rounds.chunk_by(|one, other| one.act() == other.act()) {
             self.act(&suite, act, &mut tally);
@@ -191,12 +187,6 @@ impl Campaign {
             violations.iter().filter_map(|one| one.as_str().map(str::to_owned)).collect();
         tally
     }
-}
-
-/// Whether there is takeover: an operator can say that a host is dead.
-fn regime(suite: &Suite) -> Regime {
-    let help = suite.volcli("help host fence");
-    if help.is_ok() { Regime::Takeover } else { Regime::Patience }
 }
 
 /// What the servers say of themselves, for when something does not come back.

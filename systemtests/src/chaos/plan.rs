@@ -22,15 +22,6 @@ const MOVES: usize = 2;
 /// A fault lasts so long, at least and at most.
 const HOLD_MS: (u64, u64) = (300, 5_500);
 
-/// What happens to whoever holds a volume on a host that is gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Regime {
-    /// Others take over by themselves.
-    Takeover,
-    /// Nobody does, so nothing happens after which somebody would have to.
-    Patience,
-}
-
 /// A volume, counted from 0, moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Move {
@@ -94,10 +85,6 @@ const KINDS: &[fn(&Dice) -> Fault] = &[
     |dice| Fault::RepliesLost(Line::ToEtcd(master(dice)), dice.next()),
     |_| Fault::Compaction,
     |_| Fault::LeaderMoved,
-];
-
-/// Those after which a dead client's lock is on the image.
-const FATAL: &[fn(&Dice) -> Fault] = &[
     |dice| Fault::Process(Who::DataPath(host(dice)), Blow::Kill),
     |dice| Fault::PowerOff(host(dice)),
 ];
@@ -124,14 +111,10 @@ fn step(dice: &Dice) -> i64 {
 }
 
 /// The faults of a campaign: each kind comes once before any comes twice.
-fn faults(dice: &Dice, count: usize, regime: Regime) -> Vec<Fault> {
-    let kinds = match regime {
-        Regime::Takeover => [KINDS, FATAL].concat(),
-        Regime::Patience => KINDS.to_vec(),
-    };
+fn faults(dice: &Dice, count: usize) -> Vec<Fault> {
     let mut drawn = Vec::new();
     while drawn.len() < count {
-        let mut deck = kinds.clone();
+        let mut deck = KINDS.to_vec();
         while !deck.is_empty() {
             drawn.push(deck.swap_remove(below(dice, deck.len()))(dice));
         }
@@ -141,9 +124,9 @@ fn faults(dice: &Dice, count: usize, regime: Regime) -> Vec<Fault> {
 }
 
 /// The rounds of a campaign of so many injections.
-pub fn rounds(seed: u64, count: usize, regime: Regime) -> Vec<Round> {
+pub fn rounds(seed: u64, count: usize) -> Vec<Round> {
     let dice = Dice::of(seed);
-    let faults = faults(&dice, count, regime);
+    let faults = faults(&dice, count);
     let mut homes: [usize; VOLUMES] = std::array::from_fn(|volume| volume % HOSTS);
     let mut rounds = Vec::new();
     let mut next = 0;
@@ -185,15 +168,15 @@ mod tests {
 
     #[test]
     fn a_seed_has_one_plan_and_another_seed_another() {
-        let plan = rounds(7, 100, Regime::Takeover);
-        assert_eq!(plan, rounds(7, 100, Regime::Takeover));
-        assert_ne!(plan, rounds(8, 100, Regime::Takeover));
+        let plan = rounds(7, 100);
+        assert_eq!(plan, rounds(7, 100));
+        assert_ne!(plan, rounds(8, 100));
     }
 
     #[test]
     fn every_injection_is_in_one_round_and_none_is_in_two_acts() {
         for seed in 0..50 {
-            let plan = rounds(seed, 137, Regime::Takeover);
+            let plan = rounds(seed, 137);
             let mut next = 1;
             for round in &plan {
                 assert_eq!(round.first, next);
@@ -211,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_longer_campaign_begins_like_a_shorter_one() {
-        let (short, long) = (rounds(3, 50, Regime::Takeover), rounds(3, 100, Regime::Takeover));
+        let (short, long) = (rounds(3, 50), rounds(3, 100));
         let faults =
             |plan: &[Round]| plan.iter().flat_map(|round| round.faults.clone()).collect::<Vec<_>>();
         assert_eq!(faults(&short), faults(&long)[..50]);
@@ -219,29 +202,19 @@ mod tests {
 
     #[test]
     fn every_kind_comes_before_any_comes_again() {
-        for (regime, kinds) in [(Regime::Takeover, 30), (Regime::Patience, 28)] {
-            let plan = rounds(1, 2 * kinds, regime);
-            let drawn: Vec<_> = plan.iter().flat_map(|round| &round.faults).collect();
-            for deck in drawn.chunks(kinds) {
-                let met: BTreeSet<_> = deck.iter().map(|fault| fault.kind()).collect();
-                assert_eq!(met.len(), kinds, "{met:?}");
-            }
+        let kinds = KINDS.len();
+        let plan = rounds(1, 2 * kinds);
+        let drawn: Vec<_> = plan.iter().flat_map(|round| &round.faults).collect();
+        for deck in drawn.chunks(kinds) {
+            let met: BTreeSet<_> = deck.iter().map(|fault| fault.kind()).collect();
+            assert_eq!(met.len(), kinds, "{met:?}");
         }
-    }
-
-    #[test]
-    fn without_takeover_nothing_dies_with_a_lock() {
-        let plan = rounds(1, 500, Regime::Patience);
-        let mut drawn = plan.iter().flat_map(|round| &round.faults);
-        assert!(!drawn.any(|fault| {
-            matches!(fault, Fault::PowerOff(_) | Fault::Process(Who::DataPath(_), Blow::Kill))
-        }));
     }
 
     #[test]
     fn volumes_move_from_where_they_are() {
         let mut homes: [usize; VOLUMES] = std::array::from_fn(|volume| volume % HOSTS);
-        for round in rounds(5, 300, Regime::Takeover) {
+        for round in rounds(5, 300) {
             for Move { volume, from, to } in round.moves {
                 assert!(homes[volume] == from && from != to && to < HOSTS);
                 homes[volume] = to;

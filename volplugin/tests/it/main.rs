@@ -8,5 +8,6 @@ mod faults;
 mod limits;
 mod lost;
 mod orders;
+mod outage;
 mod socket;
 mod support;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::support::World;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use volplugin::docker::server::serve;
@@ -244,4 +245,29 @@ async fn an_id_that_is_mounted_twice_is_free_after_two_unmounts() {
         assert_eq!(body, json!({"Err": ""}));
         assert_eq!(served.world.master.state().claims.len(), left);
     }
+}
+
+/// Docker keeps its connections, and would repeat a call without its body if one were closed under it.
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_is_kept_and_half_a_head_is_not_waited_for() {
+    const LIST: &[u8] =
+        b"POST /VolumeDriver.List HTTP/1.1\r\nHost: \r\nContent-Length: 2\r\n\r\n{}";
+    let served = Served::new().await;
+    let mut stream = tokio::net::UnixStream::connect(&served.path).await.unwrap();
+    let mut answer = [0; 1024];
+    for _ in 0..2 {
+        tokio::time::sleep(Duration::from_secs(24 * 60 * 60)).await;
+        stream.write_all(LIST).await.unwrap();
+        let read = stream.read(&mut answer).await.unwrap();
+        assert!(
+            answer[..read].starts_with(b"HTTP/1.1 200"),
+            "{}",
+            String::from_utf8_lossy(&answer)
+        );
+    }
+    let begin = tokio::time::Instant::now();
+    stream.write_all(&LIST[..20]).await.unwrap();
+    assert_eq!(stream.read(&mut answer).await.unwrap(), 0, "it is closed");
+    assert!(begin.elapsed() >= Duration::from_secs(10));
+    served.stop.cancel();
 }

@@ -18,18 +18,6 @@ pub(super) fn store(conf: &Path) -> String {
     format!("ceph ({})", conf.display())
 }
 
-/// The addresses in what `rados_getaddrs` prints, such as `[v2:10.0.0.1:0/12,v1:10.0.0.1:0/12]`, as
-/// watchers have them.
-fn plain_addresses(printed: &str) -> Vec<String> {
-    let addresses = printed.split(['[', ']', ',']).filter(|address| address.contains('/'));
-    let plain = |address: &str| {
-        let address =
-            address.strip_prefix("v1:").or(address.strip_prefix("v2:")).unwrap_or(address);
-        address.trim().to_owned()
-    };
-    addresses.map(plain).collect()
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Health {
@@ -58,7 +46,7 @@ pub struct Session {
 impl Session {
     pub(super) fn connect(options: &ConnectOptions) -> Result<Session, CephError> {
         let cluster = Cluster::connect(options)?;
-        let own = plain_addresses(&cluster.addresses()?);
+        let own = cluster.clients()?;
         let (store, health) = (store(&options.conf), AtomicU8::new(Health::Good as u8));
         let user = format!("client.{}", options.user);
         Ok(Session {
@@ -260,20 +248,5 @@ impl Session {
         let swapped = self.health.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed);
         tracing::info!(store = %self.store, good = swapped.is_ok(), "the cluster answers again");
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn own_addresses_are_known_in_every_form() {
-        assert_eq!(plain_addresses("127.0.0.1:0/318"), ["127.0.0.1:0/318"]);
-        assert_eq!(plain_addresses("v1:10.77.0.1:0/42"), ["10.77.0.1:0/42"]);
-        assert_eq!(
-            plain_addresses("[v2:10.77.0.1:0/42,v1:10.77.0.1:0/42]"),
-            ["10.77.0.1:0/42", "10.77.0.1:0/42"]
-        );
     }
 }
