@@ -13,6 +13,10 @@ use tokio::time::Instant;
 
 use crate::master::MasterUrl;
 
+/// What was sent and not acknowledged within this time is not sent again: `TCP_USER_TIMEOUT` of tcp(7). Without it the
+/// kernel goes on for minutes, also for a process that is dead, and a renewal of a session that comes so late keeps a host
+/// alive that is not (seen: 5 s more until a takeover).
+const UNACKNOWLEDGED: Duration = Duration::from_secs(3);
 /// How long a connection may take to come about. A host that is down costs this much and no more.
 const CONNECT: Duration = Duration::from_secs(3);
 /// How long an unused connection is kept.
@@ -99,6 +103,7 @@ impl Client {
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT));
         connector.set_keepalive(Some(Duration::from_secs(15)));
+        connector.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
         let http = Http::builder(TokioExecutor::new())
             .pool_idle_timeout(IDLE)
             .pool_timer(TokioTimer::new())
